@@ -1,0 +1,91 @@
+"""Storage bindings: how a kernel declares its buffers and reaches their elements.
+
+Places are data: an accessor takes `at`, a `vec4<u32>` of (offset, row stride, middle stride, inner stride) in
+elements, and the coordinates i0 (row), i1 (middle), i2 (lane: an element, or four of them in a wide kernel).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Element = Literal["f32", "f16", "u32"]
+Mode = Literal["lane", "splat", "word", "words"]
+"""lane: the value of a lane. splat: one element for all lanes of a row. word, words: one u32, four u32, of a row."""
+
+_STORED = {
+    ("f32", True): "vec4<f32>",
+    ("f32", False): "f32",
+    ("f16", True): "vec4<u32>",
+    ("f16", False): "u32",
+    ("u32", True): "u32",
+    ("u32", False): "u32",
+}
+
+_LOADS: dict[tuple[Element, bool, Mode], str] = {
+    ("f32", True, "lane"): "return {b}[(at.x + i0 * at.y + i1 * at.z) / 4u + i2];",
+    ("f32", True, "splat"): "let e = at.x + i0 * at.y + i1 * at.z;\n    return V({b}[e / 4u][e % 4u]);",
+    ("f32", False, "lane"): "return {b}[at.x + i0 * at.y + i1 * at.z + i2 * at.w];",
+    ("f32", False, "splat"): "return {b}[at.x + i0 * at.y + i1 * at.z];",
+    ("f16", True, "lane"): (
+        "let e = at.x + i0 * at.y + i1 * at.z + i2 * 4u;\n"
+        "    let eight = {b}[e / 8u];\n"
+        "    let four = select(eight.xy, eight.zw, e % 8u == 4u);\n"
+        "    return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));"
+    ),
+    ("f16", True, "splat"): (
+        "let e = at.x + i0 * at.y + i1 * at.z;\n    return V(unpack2x16float({b}[e / 8u][e / 2u % 4u])[e % 2u]);"
+    ),
+    ("f16", False, "lane"): (
+        "let e = at.x + i0 * at.y + i1 * at.z + i2 * at.w;\n    return unpack2x16float({b}[e / 2u])[e % 2u];"
+    ),
+    ("f16", False, "splat"): (
+        "let e = at.x + i0 * at.y + i1 * at.z;\n    return unpack2x16float({b}[e / 2u])[e % 2u];"
+    ),
+}
+for _wide in (True, False):
+    _LOADS["u32", _wide, "word"] = "return {b}[at.x + i0 * at.y];"
+    _LOADS["u32", _wide, "words"] = (
+        "let e = at.x + i0 * at.y;\n    return vec4<u32>({b}[e], {b}[e + 1u], {b}[e + 2u], {b}[e + 3u]);"
+    )
+
+_RESULTS: dict[Mode, str] = {"lane": "V", "splat": "V", "word": "u32", "words": "vec4<u32>"}
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One storage buffer of a kernel. `wide` kernels see rows as `vec4`s, others as single elements."""
+
+    index: int
+    element: Element
+    writable: bool
+    wide: bool
+
+    @property
+    def name(self) -> str:
+        """The buffer's name in WGSL."""
+        return f"b{self.index}"
+
+    def declaration(self) -> str:
+        """`@group(0) @binding(1) var<storage, read> b1: array<vec4<f32>>;` - binding 0 is the uniform."""
+        access = "read_write" if self.writable else "read"
+        stored = _STORED[self.element, self.wide]
+        return f"@group(0) @binding({self.index}) var<storage, {access}> {self.name}: array<{stored}>;"
+
+    def load(self, mode: Mode) -> str:
+        """The function that reads a value."""
+        body = _LOADS[self.element, self.wide, mode].format(b=self.name)
+        if mode in ("word", "words"):
+            head = f"fn load_{self.name}_{mode}(at: vec4<u32>, i0: u32) -> {_RESULTS[mode]}"
+        else:
+            head = f"fn load_{self.name}_{mode}(at: vec4<u32>, i0: u32, i1: u32, i2: u32) -> {_RESULTS[mode]}"
+        return f"{head} {{\n    {body}\n}}"
+
+    def store(self) -> str:
+        """The function that writes a lane. Raises ValueError for buffers other than f32."""
+        if self.element != "f32":
+            raise ValueError(f"only f32 buffers are written by kernels, not {self.element}")
+        place = "at.x + i0 * at.y + i1 * at.z"
+        index = f"({place}) / 4u + i2" if self.wide else f"{place} + i2 * at.w"
+        head = f"fn store_{self.name}(at: vec4<u32>, i0: u32, i1: u32, i2: u32, value: V)"
+        return f"{head} {{\n    {self.name}[{index}] = value;\n}}"

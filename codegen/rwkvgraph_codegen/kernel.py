@@ -1,0 +1,141 @@
+"""The two skeletons that need no hand-written body: elementwise kernels, and kernels that reduce rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import resources
+
+from rwkvgraph_codegen.dialect import Dialect
+from rwkvgraph_codegen.source import Parts, Source, assemble, fill
+from rwkvgraph_codegen.statement import Statement, block
+
+MAP_THREADS = 64
+
+_MAP = """
+@compute @workgroup_size($threads)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32) {
+    let index = (group.x + group.y * groups.x) * ${threads}u + thread;
+    let row = index / here.size.w;
+    let i0 = row / here.size.y;
+    let i1 = row % here.size.y;
+    let i2 = index % here.size.w;
+    if i0 < here.size.x {
+$body
+    }
+}
+"""
+
+_ROW = """
+@compute @workgroup_size($threads)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32$subgroup_inputs) {
+    // Every thread reaches every barrier: rows beyond the last repeat it, and write nothing.
+    let index = group.x + group.y * groups.x;
+    let is_inside = index < here.size.x * here.size.y;
+    let row = min(index, here.size.x * here.size.y - 1u);
+    let i0 = row / here.size.y;
+    let i1 = row % here.size.y;
+    let n = f32(here.size.z);
+$phases
+    if is_inside {
+        for (var i2 = thread; i2 < here.size.w; i2 += ${threads}u) {
+$body
+        }
+    }
+}
+"""
+
+_PHASE = """    var $partial = $start;
+    for (var i2 = thread; i2 < here.size.w; i2 += ${threads}u) {
+$body
+$gather
+    }
+    let $result = $reduce;"""
+
+
+@dataclass(frozen=True)
+class Sum:
+    """One reduction of a phase: `value` (a lane) is combined by "+" or "max" into the f32 `name`."""
+
+    name: str
+    value: str
+    combine: str
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One loop over a row: statements, and the reductions that read them (at most four, of one kind)."""
+
+    statements: tuple[Statement, ...]
+    sums: tuple[Sum, ...]
+
+
+def map_kernel(label: str, parts: Parts, body: list[Statement], dialect: Dialect) -> Source:
+    """A kernel that runs `body` at every lane of its domain, one thread a lane."""
+    main = fill(_MAP, threads=MAP_THREADS, body=block(body, 2))
+    return assemble(label, replace(parts, statements=tuple(body)), main, MAP_THREADS, dialect)
+
+
+def row_kernel(
+    label: str, parts: Parts, phases: list[Phase], body: list[Statement], threads: int, dialect: Dialect
+) -> Source:
+    """A kernel of one workgroup a row: the phases' reductions one after another, then `body` at every lane."""
+    statements = tuple(item for phase in phases for item in phase.statements) + tuple(body)
+    wide = parts.lanes == 4
+    texts = "\n".join(_phase(index, phase, threads, parts) for index, phase in enumerate(phases))
+    inputs = ",\n        @builtin(subgroup_size) subgroup: u32" if parts.subgroups else ""
+    main = fill(_ROW, threads=threads, phases=texts, body=block(body, 3), subgroup_inputs=inputs)
+    helpers = [reduction(kind, threads, parts.subgroups) for kind in sorted(_kinds(phases))]
+    if wide:
+        helpers.append(prelude("lanes.wgsl"))
+    shared = f"var<workgroup> partials: array<vec4<f32>, {threads}>;"
+    text = "\n".join([shared, *helpers, main.strip("\n")])
+    return assemble(label, replace(parts, statements=statements), text, threads, dialect)
+
+
+def reduction(combine: str, threads: int, subgroups: bool) -> str:
+    """The function `reduce_add` or `reduce_max` over a workgroup of `threads`, a power of two."""
+    template = prelude("reduce_subgroup.wgsl" if subgroups else "reduce_tree.wgsl")
+    if combine == "+":
+        holes = {
+            "name": "reduce_add",
+            "combined": "a + b",
+            "start": "vec4<f32>(0.0)",
+            "subgroup": "subgroupAdd",
+        }
+    else:
+        holes = {"name": "reduce_max", "combined": "max(a, b)", "start": LOWEST, "subgroup": "subgroupMax"}
+    return fill(template, threads=threads, **holes)
+
+
+LOWEST = "vec4<f32>(-0x1.fffffep+127f)"
+
+
+def prelude(name: str) -> str:
+    """A shared piece of WGSL."""
+    return resources.files("rwkvgraph_codegen").joinpath("prelude", name).read_text("utf-8").strip("\n")
+
+
+def _kinds(phases: list[Phase]) -> set[str]:
+    return {item.combine for phase in phases for item in phase.sums}
+
+
+def _phase(index: int, phase: Phase, threads: int, parts: Parts) -> str:
+    partial, result = f"partial{index}", f"sums{index}"
+    add = phase.sums[0].combine == "+"
+    fold = ("add_lanes" if add else "max_lanes") if parts.lanes == 4 else ""
+    gather = []
+    for place, item in enumerate(phase.sums):
+        target = f"{partial}.{'xyzw'[place]}"
+        value = f"{fold}({item.value}, i2)" if fold else item.value
+        gather.append(
+            f"        {target} = " + (f"{target} + {value};" if add else f"max({target}, {value});")
+        )
+    call = f"reduce_{'add' if add else 'max'}(thread, {partial}" + (", subgroup)" if parts.subgroups else ")")
+    text = fill(
+        _PHASE, partial=partial, result=result, threads=threads, reduce=call, gather="\n".join(gather),
+        start="vec4<f32>(0.0)" if add else LOWEST, body=block(list(phase.statements), 2),
+    )  # fmt: skip
+    lets = [f"    let {item.name} = {result}.{'xyzw'[place]};" for place, item in enumerate(phase.sums)]
+    return "\n".join([text, *lets])

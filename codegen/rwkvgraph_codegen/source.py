@@ -1,0 +1,74 @@
+"""Assembling a shader module: header, uniform, bindings, functions, entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from string import Template
+
+from rwkvgraph_codegen.binding import Binding, Mode
+from rwkvgraph_codegen.dialect import Dialect
+from rwkvgraph_codegen.statement import Function, Load, Statement, Store
+
+
+@dataclass(frozen=True)
+class Source:
+    """A compute shader: text, the bindings in order (binding 0 is the uniform), threads a workgroup."""
+
+    text: str
+    bindings: tuple[Binding, ...]
+    threads: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a kernel is made of besides its entry point.
+
+    places: rows of the uniform's table. lanes: 4 for wide kernels, 1 otherwise. subgroups: whether the kernel uses
+    subgroup operations.
+    """
+
+    bindings: tuple[Binding, ...]
+    functions: tuple[Function, ...]
+    statements: tuple[Statement, ...]
+    places: int
+    lanes: int
+    subgroups: bool = False
+    extra_loads: tuple[tuple[Binding, Mode], ...] = ()
+
+
+def assemble(label: str, parts: Parts, main: str, threads: int, dialect: Dialect) -> Source:
+    """The whole module around an entry point."""
+    header = [dialect.subgroup_header] if parts.subgroups and dialect.subgroup_header else []
+    lane = "vec4<f32>" if parts.lanes == 4 else "f32"
+    sections = [
+        *header,
+        f"// {label}",
+        f"alias V = {lane};",
+        f"struct Here {{\n    size: vec4<u32>,\n    at: array<vec4<u32>, {parts.places}>,\n}}",
+        "@group(0) @binding(0) var<uniform> here: Here;",
+        *(binding.declaration() for binding in parts.bindings),
+        *_accessors(parts),
+        *(function.text() for function in _distinct(parts.functions)),
+        main,
+    ]
+    return Source("\n".join(sections).rstrip() + "\n", parts.bindings, threads, label)
+
+
+def fill(template: str, **holes: object) -> str:
+    """A WGSL template with its `$holes` filled. Raises KeyError for a hole without a value."""
+    return Template(template).substitute({name: str(value) for name, value in holes.items()})
+
+
+def _accessors(parts: Parts) -> list[str]:
+    loads = {(item.binding, item.mode) for item in parts.statements if isinstance(item, Load)}
+    loads |= set(parts.extra_loads)
+    stores = {item.binding for item in parts.statements if isinstance(item, Store)}
+    ordered = sorted(loads, key=lambda item: (item[0].index, item[1]))
+    texts = [binding.load(mode) for binding, mode in ordered]
+    return texts + [binding.store() for binding in sorted(stores, key=lambda item: item.index)]
+
+
+def _distinct(functions: Iterable[Function]) -> list[Function]:
+    return sorted(set(functions), key=lambda function: function.name)

@@ -1,0 +1,85 @@
+"""The straight-line part of a kernel: loads, calls and stores at one place (i0, i1, i2) of its domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rwkvgraph_codegen.binding import Binding, Mode
+
+
+@dataclass(frozen=True)
+class Function:
+    """A WGSL function of one expression: an operation's meaning, over its operands' names.
+
+    parameters: (name, type) pairs; `returns`: a type, `V` for the lane type.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, str], ...]
+    returns: str
+    expression: str
+
+    def text(self) -> str:
+        """The declaration."""
+        parameters = ", ".join(f"{name}: {kind}" for name, kind in self.parameters)
+        return f"fn {self.name}({parameters}) -> {self.returns} {{\n    return {self.expression};\n}}"
+
+
+@dataclass(frozen=True)
+class Load:
+    """`let name = …`: a value read from a binding at place `at` of the uniform, in row `row`."""
+
+    name: str
+    binding: Binding
+    mode: Mode
+    at: int
+    row: str = "i0"
+
+    def text(self) -> str:
+        """The line of WGSL."""
+        place = f"here.at[{self.at}], {self.row}"
+        if self.mode in ("lane", "splat"):
+            place += ", i1, i2"
+        return f"let {self.name} = load_{self.binding.name}_{self.mode}({place});"
+
+
+@dataclass(frozen=True)
+class Call:
+    """`let name = function(arguments);`."""
+
+    name: str
+    function: str
+    arguments: tuple[str, ...]
+
+    def text(self) -> str:
+        """The line of WGSL."""
+        return f"let {self.name} = {self.function}({', '.join(self.arguments)});"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Writes a value to a binding, in row `row`, where `guard` (a bool expression, or nothing) holds."""
+
+    binding: Binding
+    at: int
+    value: str
+    row: str = "i0"
+    guard: str = ""
+
+    def text(self) -> str:
+        """The line of WGSL."""
+        line = f"store_{self.binding.name}(here.at[{self.at}], {self.row}, i1, i2, {self.value});"
+        return f"if {self.guard} {{ {line} }}" if self.guard else line
+
+
+Statement = Load | Call | Store
+
+
+def number(word: int) -> str:
+    """The f32 stored in 32-bit word `word` of the uniform's table: how a parameter reaches a shader."""
+    return f"bitcast<f32>(here.at[{word // 4}].{'xyzw'[word % 4]})"
+
+
+def block(statements: list[Statement], depth: int) -> str:
+    """Statements as indented lines."""
+    return "\n".join("    " * depth + statement.text() for statement in statements)

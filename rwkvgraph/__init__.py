@@ -1,0 +1,51 @@
+"""rwkvgraph: a tensor-op graph compiler for RWKV language models."""
+
+from rwkvgraph import v7 as v7
+from rwkvgraph.compiler import compile as compile
+from rwkvgraph.errors import CompileError as CompileError
+from rwkvgraph.errors import DeviceError as DeviceError
+from rwkvgraph.errors import HookError as HookError
+from rwkvgraph.errors import LoadError as LoadError
+from rwkvgraph.errors import RwkvGraphError as RwkvGraphError
+from rwkvgraph.errors import ShapeError as ShapeError
+from rwkvgraph.errors import TokenizerError as TokenizerError
+from rwkvgraph.gpu import Context as Context
+from rwkvgraph.gpu import list_adapters as list_adapters
+from rwkvgraph.graph import Graph as Graph
+from rwkvgraph.hook import Frame as Frame
+from rwkvgraph.hook import Hook as Hook
+from rwkvgraph.hook import Hooks as Hooks
+from rwkvgraph.hook import LayerHook as LayerHook
+from rwkvgraph.model import Model as Model
+from rwkvgraph.models.common import ModelInfo as ModelInfo
+from rwkvgraph.op import Buffer as Buffer
+from rwkvgraph.op import DType as DType
+from rwkvgraph.op import Map as Map
+from rwkvgraph.op import Reduction as Reduction
+from rwkvgraph.op import Row as Row
+from rwkvgraph.op import Tensor as Tensor
+from rwkvgraph.op import TensorOp as TensorOp
+from rwkvgraph.op import operand as operand
+from rwkvgraph.op import updated as updated
+from rwkvgraph.ops import add as add
+from rwkvgraph.ops import affine as affine
+from rwkvgraph.ops import blit as blit
+from rwkvgraph.ops import exp as exp
+from rwkvgraph.ops import gather as gather
+from rwkvgraph.ops import identity as identity
+from rwkvgraph.ops import l2_norm as l2_norm
+from rwkvgraph.ops import layer_norm as layer_norm
+from rwkvgraph.ops import lerp as lerp
+from rwkvgraph.ops import matmul as matmul
+from rwkvgraph.ops import multiply as multiply
+from rwkvgraph.ops import sigmoid as sigmoid
+from rwkvgraph.ops import silu as silu
+from rwkvgraph.ops import softmax as softmax
+from rwkvgraph.ops import squared_relu as squared_relu
+from rwkvgraph.ops import subtract as subtract
+from rwkvgraph.ops import tanh as tanh
+from rwkvgraph.sampler import Sampler as Sampler
+from rwkvgraph.state import State as State
+from rwkvgraph.tokenizer import Tokenizer as Tokenizer
+
+__version__ = "0.1.0"

@@ -1,0 +1,227 @@
+"""Matmul groups to passes: siblings side by side in the grid, each with the maps that follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from rwkvgraph.compiler.domain import Strides, matmul_domain, split_parts
+from rwkvgraph.compiler.fuse import Group
+from rwkvgraph.compiler.plan import Plan
+from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
+from rwkvgraph.compiler.target import Target
+from rwkvgraph.compiler.tuning import Tuning, tuning_for
+from rwkvgraph.compiler.writer import Writer
+from rwkvgraph.op import Buffer, Tensor, TensorOp
+from rwkvgraph.ops.matmul import Matmul
+from rwkvgraph.quant import BLOCK
+from rwkvgraph.view import LANES, resolve
+from rwkvgraph_codegen import Parts, Statement, assemble, fill, reduction
+
+WORDS = 3
+"""Rows of the uniform's table that each part takes: its shape, its weights' place, its input's place."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of one matrix, side by side with others in a pass. `first`: its first row in the result."""
+
+    op: Matmul
+    weights: Tensor
+    first: int
+    after: tuple[TensorOp, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix in this part."""
+        return resolve(self.weights.shape[0], {})
+
+
+def lower_matmul(group: Group, plan: Plan, target: Target) -> list[Pass]:
+    """The passes of a matmul group: one, unless its matrices have more parts than a pass can bind."""
+    passes = []
+    for parts in _chunks(_parts(group), target.limits.max_storage_buffers):
+        passes.append(_lower(group, parts, plan, target))
+    return passes
+
+
+def _parts(group: Group) -> list[Part]:
+    parts: list[Part] = []
+    for op, after in split_parts(group.ops).items():
+        assert isinstance(op, Matmul), "split_parts gives matmuls"
+        first = 0
+        for weights in op.w.parts:
+            parts.append(Part(op, weights, first, tuple(after)))
+            first += resolve(weights.shape[0], {})
+    return parts
+
+
+def _chunks(parts: list[Part], limit: int) -> list[list[Part]]:
+    """Parts that fit one pass together: their weights take what the other buffers leave of the limit."""
+    others: set[object] = {tensor.source for part in parts for tensor in _rest(part)}
+    room = max(1, limit - len(others) - 1)
+    chunks: list[list[Part]] = []
+    bound: set[object] = set()
+    for part in parts:
+        if not chunks or len(bound | {part.weights.source}) > room:
+            chunks.append([])
+            bound = set()
+        chunks[-1].append(part)
+        bound.add(part.weights.source)
+    return chunks
+
+
+def _rest(part: Part) -> list[Tensor]:
+    tensors = [part.op.x]
+    for op in part.after:
+        tensors += [tensor for tensor in op.operands().values() if isinstance(tensor.source, Buffer)]
+    return tensors
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How a template cuts the work: matrix rows and tokens a workgroup."""
+
+    template: str
+    threads: int
+    rows: int
+    tokens: int
+    max_rows: int | None
+
+
+def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> Pass:
+    writer = Writer(group, plan.places, matmul_domain(parts[0].op), reserved=WORDS * len(parts))
+    texts = _readers(writer, parts)
+    finish, statements = _finish(writer, parts)
+    rows = Amount.of(parts[0].op.shape[0])
+    variants = []
+    for shape in _shapes(tuning_for(target)):
+        body = "\n".join([_part_of(len(parts)), *texts, finish, _template(shape, target)])
+        functions = tuple(writer.functions.values())
+        kernel = Parts(
+            writer.bindings(), functions, statements, len(writer.table), LANES, _subgroups(shape, target)
+        )
+        source = assemble(group.label, kernel, body, shape.threads, target.dialect)
+        units = _set_units(writer, parts, shape.rows)
+        size = (rows, Amount(units), Amount(), Amount())
+        variants.append(
+            Variant(source, (size, *writer.table), Grid(Amount(units), 1, rows, shape.tokens), shape.max_rows)
+        )
+    return Pass(group.label, group.ops[-1].layer, tuple(variants), tuple(writer.buffers), rows)
+
+
+def _shapes(tuning: Tuning) -> tuple[_Shape, _Shape]:
+    return (
+        _Shape(tuning.vector, tuning.vector_threads, tuning.vector_rows, 1, tuning.tile_from - 1),
+        _Shape(tuning.tile, tuning.tile_threads, tuning.tile_rows, tuning.tile_tokens, None),
+    )
+
+
+def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:
+    """Write where each part's workgroups start, for `rows` matrix rows a workgroup; gives their number."""
+    units = 0
+    for index, part in enumerate(parts):
+        first, *rest = writer.table[WORDS * index]
+        del first
+        writer.table[WORDS * index] = (Amount(units), *rest)  # type: ignore[assignment]  # still four
+        units += -(-part.rows // rows)
+    return units
+
+
+def _readers(writer: Writer, parts: Sequence[Part]) -> list[str]:
+    """The functions `weight` and `input`, and the parts' rows of the table."""
+    weights, inputs = [], []
+    ragged = False
+    for index, part in enumerate(parts):
+        x, view = part.op.x, part.weights.view
+        columns = resolve(x.shape[1], {})
+        binding, place = writer.locate(x, Strides(x.view.offset, x.view.strides[0], 0, 1))
+        assert isinstance(part.weights.source, Buffer), "weights live in buffers"
+        weights.append(writer.binding(part.weights.source).name)
+        inputs.append(binding.name)
+        ragged |= columns % BLOCK != 0
+        blocks = Amount(-(-columns // BLOCK))
+        writer.table[WORDS * index] = (Amount(), Amount(part.rows), blocks, Amount(columns))
+        spot = (view.offset // BLOCK, view.strides[0] // BLOCK, part.first // LANES, 0)
+        writer.table[WORDS * index + 1] = (Amount(spot[0]), Amount(spot[1]), Amount(spot[2]), Amount(spot[3]))
+        writer.table[WORDS * index + 2] = place
+    lane = "{b}[base + lane]"
+    if ragged:
+        lane = "columns_only(part, lane, {b}[base + lane])"
+    readers = [
+        _switch(
+            "fn weight(part: u32, index: u32) -> vec4<u32>", [f"return {name}[index];" for name in weights]
+        ),
+        _switch(
+            "fn input(part: u32, base: u32, lane: u32) -> vec4<f32>",
+            [f"return {lane.format(b=name)};" for name in inputs],
+        ),
+    ]
+    return [_COLUMNS_ONLY, *readers] if ragged else readers
+
+
+_COLUMNS_ONLY = """// A row of the input may end inside a block of weights: what lies behind it belongs to others.
+fn columns_only(part: u32, lane: u32, value: vec4<f32>) -> vec4<f32> {
+    let inside = lane * 4u + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(here.at[part * 3u].w);
+    return select(vec4<f32>(0.0), value, inside);
+}"""
+
+
+def _switch(head: str, cases: Sequence[str]) -> str:
+    """A function with one statement a part; parts with the same statement share it."""
+    if len(set(cases)) == 1:
+        return f"{head} {{\n    {cases[0]}\n}}"
+    lines = [f"{head} {{", "    switch part {"]
+    for text in dict.fromkeys(cases):
+        labels = [f"{index}u" for index, case in enumerate(cases) if case == text]
+        if text == cases[-1]:
+            labels = [*labels, "default"]
+        lines.append(f"        case {', '.join(labels)}: {{\n            {text}\n        }}")
+    return "\n".join([*lines, "    }", "}"])
+
+
+def _part_of(count: int) -> str:
+    """The function that finds the part a workgroup belongs to, by the parts' first workgroups."""
+    steps = [f"    part += u32(unit >= here.at[{WORDS * index}].x);" for index in range(1, count)]
+    return "\n".join(
+        ["fn part_of(unit: u32) -> u32 {", "    var part = 0u;", *steps, "    return part;", "}"]
+    )
+
+
+def _finish(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement, ...]]:
+    """The function that maps and stores four rows of one token's result, and its statements."""
+    cases, statements = [], []
+    for part in parts:
+        writer.give(part.op, "value")
+        scope = writer.scope()
+        domain = matmul_domain(part.op)
+        for op in (part.op, *part.after):
+            if op in writer.stored or op.updates():
+                scope.store(op, domain)
+        statements += scope.statements
+        cases.append("\n            ".join(statement.text() for statement in scope.statements))
+    head = "fn finish(part: u32, i0: u32, i2: u32, value: vec4<f32>)"
+    text = _switch(head, cases)
+    return text.replace("{\n", "{\n    let i1 = 0u;\n", 1) if "i1" in text else text, tuple(statements)
+
+
+def _subgroups(shape: _Shape, target: Target) -> bool:
+    return target.subgroups and shape.max_rows is not None
+
+
+@cache
+def _text(name: str) -> str:
+    return resources.files("rwkvgraph.ops").joinpath(f"{name}.wgsl").read_text("utf-8")
+
+
+def _template(shape: _Shape, target: Target) -> str:
+    subgroups = _subgroups(shape, target)
+    return fill(
+        _text(shape.template),
+        threads=shape.threads,
+        reduction=reduction("+", shape.threads, subgroups),
+        subgroup_inputs=",\n        @builtin(subgroup_size) subgroup: u32" if subgroups else "",
+        subgroup_argument=", subgroup" if subgroups else "",
+    )

@@ -1,0 +1,129 @@
+"""Scratch memory: which slot holds the results that pass from one group to another, and for how long."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rwkvgraph.compiler.fuse import Group
+from rwkvgraph.op import TensorOp
+from rwkvgraph.show import number_ops
+from rwkvgraph.view import Size, Sizes, resolve, row_width, split_rows
+
+ELEMENT = 4
+"""Bytes of a scratch element: activations are f32."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """One scratch buffer of `rows` rows; `width` elements a row are the most that a group keeps in it."""
+
+    index: int
+    rows: Size
+    width: int
+    residents: list[TensorOp] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The slot's name in dumps."""
+        return f"slot{self.index}"
+
+    def bytes(self, sizes: Sizes) -> int:
+        """Size for a run of these sizes."""
+        return ELEMENT * self.width * resolve(self.rows, sizes)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {ELEMENT}·{self.rows}·{self.width} B"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a result lies: `column` is its first element in each row, `stride` the elements from row to row."""
+
+    slot: Slot
+    column: int
+    stride: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The slots, and the place of every result that more than one group touches."""
+
+    slots: tuple[Slot, ...]
+    places: dict[TensorOp, Place]
+
+    def bytes(self, sizes: Sizes) -> int:
+        """Scratch memory for a run of these sizes."""
+        return sum(slot.bytes(sizes) for slot in self.slots)
+
+    def __str__(self) -> str:
+        names = number_ops(op for slot in self.slots for op in slot.residents)
+        return "\n".join(
+            f"{slot!r}   {len(slot.residents)} results: "
+            + " ".join(f"{names[id(op)]}:{op.name}" for op in slot.residents[:12])
+            + (" …" if len(slot.residents) > 12 else "")
+            for slot in self.slots
+        )
+
+
+def plan(groups: Sequence[Group]) -> Plan:
+    """Give every result that leaves its group a place; slots are used again when their last reader has run.
+
+    The results of a group with equal rows lie side by side in one slot, so that a pass binds one buffer for them.
+    A slot is never free for the group that reads it last, so no pass has one buffer on both sides.
+    """
+    ends = _last_uses(groups)
+    slots: list[Slot] = []
+    free: dict[Size, list[Slot]] = defaultdict(list)
+    ending: dict[int, list[Slot]] = defaultdict(list)
+    places: dict[TensorOp, Place] = {}
+    for index, group in enumerate(groups):
+        for rows, ops in _leaving(group, ends).items():
+            stride = sum(row_width(op.shape) for op in ops)
+            slot = _take(free[rows], slots, rows, stride)
+            column = 0
+            for op in ops:
+                places[op] = Place(slot, column, stride)
+                column += row_width(op.shape)
+            slot.residents += ops
+            ending[max(ends[op] for op in ops)].append(slot)
+        for slot in ending.pop(index, ()):
+            free[slot.rows].append(slot)
+    return Plan(tuple(slots), places)
+
+
+def _last_uses(groups: Sequence[Group]) -> dict[TensorOp, int]:
+    """The last group that reads each result, for results read outside their own group."""
+    home = {op: index for index, group in enumerate(groups) for op in group.ops}
+    ends: dict[TensorOp, int] = {}
+    for index, group in enumerate(groups):
+        for op in group.ops:
+            for tensor in op.operands().values():
+                if isinstance(tensor.source, TensorOp) and home[tensor.source] != index:
+                    ends[tensor.source] = index
+    return ends
+
+
+def _leaving(group: Group, ends: dict[TensorOp, int]) -> dict[Size, list[TensorOp]]:
+    leaving: dict[Size, list[TensorOp]] = defaultdict(list)
+    for op in group.ops:
+        if op in ends:
+            leaving[split_rows(op.shape)[0]].append(op)
+    return leaving
+
+
+def _take(free: list[Slot], slots: list[Slot], rows: Size, width: int) -> Slot:
+    """The free slot that fits best: the smallest wide enough, else the widest, grown; else a new one."""
+    enough = [slot for slot in free if slot.width >= width]
+    if enough:
+        slot = min(enough, key=lambda slot: slot.width)
+    elif free:
+        slot = max(free, key=lambda slot: slot.width)
+        slot.width = width
+    else:
+        slot = Slot(len(slots), rows, width)
+        slots.append(slot)
+        return slot
+    free.remove(slot)
+    return slot

@@ -1,0 +1,117 @@
+"""A program: passes, each with its shaders and the numbers they need, as values that know no device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rwkvgraph.compiler.plan import Plan, Slot
+from rwkvgraph.op import Buffer
+from rwkvgraph.show import Line, fold_layers
+from rwkvgraph.view import Dim, Size, Sizes, resolve
+from rwkvgraph_codegen import Source
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number that may grow with one of the sizes of a run: constant + factor * size."""
+
+    constant: int = 0
+    factor: int = 0
+    size: Dim | None = None
+
+    @staticmethod
+    def of(size: Size) -> Amount:
+        """A size as an amount."""
+        return Amount(size) if isinstance(size, int) else Amount(0, 1, size)
+
+    def at(self, sizes: Sizes) -> int:
+        """Its value for a run."""
+        return self.constant + (self.factor * resolve(self.size, sizes) if self.size else 0)
+
+    def times(self, number: int) -> Amount:
+        """This amount, multiplied."""
+        return Amount(self.constant * number, self.factor * number, self.size)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How many workgroups a kernel takes: ceil(items / per_group) in x and y together, ceil(deep / per_deep) in z."""
+
+    items: Amount
+    per_group: int = 1
+    deep: Amount = Amount(1)
+    per_deep: int = 1
+
+    def at(self, sizes: Sizes, limit: int) -> tuple[int, int, int]:
+        """(x, y, z) for a run, no dimension above `limit` but z, which `check` guards."""
+        count = -(-self.items.at(sizes) // self.per_group)
+        y = max(1, -(-count // limit))
+        return -(-count // y), y, -(-self.deep.at(sizes) // self.per_deep)
+
+
+Row = tuple[Amount, Amount, Amount, Amount]
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One kernel that can run a pass: its shader, its uniform's rows (the first is `size`), its grid.
+
+    max_rows: the most rows it is chosen for; None for any number.
+    """
+
+    source: Source
+    table: tuple[Row, ...]
+    grid: Grid
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One dispatch. `buffers` are bound in order after the uniform; `rows` decides which variant runs."""
+
+    label: str
+    layer: int | None
+    variants: tuple[Variant, ...]
+    buffers: tuple[Buffer | Slot, ...]
+    rows: Amount
+
+    def variant(self, sizes: Sizes) -> Variant:
+        """The kernel for a run: the first whose `max_rows` allows it."""
+        rows = self.rows.at(sizes)
+        return next(item for item in self.variants if item.max_rows is None or rows <= item.max_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What a model and its hooks were compiled to. Serves every T, O and number of slots; knows no device."""
+
+    passes: tuple[Pass, ...]
+    plan: Plan
+
+    def sources(self) -> Iterator[Source]:
+        """Every distinct shader, in order of first use."""
+        seen: set[str] = set()
+        for step in self.passes:
+            for variant in step.variants:
+                if variant.source.text not in seen:
+                    seen.add(variant.source.text)
+                    yield variant.source
+
+    def passes_of(self, layer: int | None) -> tuple[Pass, ...]:
+        """The passes of a layer (None: of no layer)."""
+        return tuple(step for step in self.passes if step.layer == layer)
+
+    def __str__(self) -> str:
+        lines = [
+            Line(f"{step.label}   binds {', '.join(buffer.name for buffer in step.buffers)}", step.layer)
+            for step in self.passes
+        ]
+        return f"{fold_layers(lines)}\n\n{self.plan}\n\n{self!r}"
+
+    def __repr__(self) -> str:
+        layers = {step.layer for step in self.passes} - {None}
+        each = [len(self.passes_of(layer)) for layer in layers]
+        most = f", at most {max(each)} a layer" if each else ""
+        kernels = len(list(self.sources()))
+        return f"Program({len(self.passes)} passes{most}, {kernels} shaders, {len(self.plan.slots)} scratch slots)"

@@ -1,0 +1,75 @@
+"""What a program is compiled for: limits and dialect, as plain data.
+
+Nothing here asks a device; `rwkvgraph.gpu` fills a `Target` in from one.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from rwkvgraph_codegen.dialect import TINT, Dialect
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one kernel and one buffer may use. Sizes and alignments are in bytes.
+
+    The compiler must keep to these itself: wgpu-native 29 checks workgroup sizes and binding sizes, but
+    compiles a kernel whose workgroup variables exceed `max_workgroup_storage` without a word.
+    """
+
+    max_storage_buffers: int
+    max_storage_binding: int
+    max_buffer: int
+    max_workgroups_per_dimension: int
+    max_workgroup_invocations: int
+    max_workgroup_size_x: int
+    max_workgroup_storage: int
+    uniform_alignment: int
+    storage_alignment: int
+
+    @classmethod
+    def webgpu_default(cls) -> Self:
+        """The limits that every WebGPU device has: WebGPU specification, table in section 3.6.2."""
+        return cls(
+            max_storage_buffers=8,
+            max_storage_binding=128 * MIB,
+            max_buffer=256 * MIB,
+            max_workgroups_per_dimension=65535,
+            max_workgroup_invocations=256,
+            max_workgroup_size_x=256,
+            max_workgroup_storage=16384,
+            uniform_alignment=256,
+            storage_alignment=256,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.max_storage_buffers} buffers a kernel, {self.max_storage_binding // MIB} MiB a binding, "
+            f"{self.max_buffer // MIB} MiB a buffer, {self.max_workgroup_invocations} invocations and "
+            f"{self.max_workgroup_storage // 1024} KiB a workgroup"
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of device.
+
+    subgroups: whether kernels may call subgroup functions; their size is only known inside a kernel.
+    kind: "cpu" for software adapters (llvmpipe, SwiftShader), "gpu" for all others. A key for tuning tables.
+    """
+
+    limits: Limits
+    dialect: Dialect
+    subgroups: bool
+    kind: Literal["cpu", "gpu"]
+
+    @classmethod
+    def browser(cls, subgroups: bool = False) -> Self:
+        """Any WebGPU browser. Firefox offers no subgroups, Chromium does; hence off unless asked for."""
+        return cls(Limits.webgpu_default(), TINT, subgroups, "gpu")
+
+    def __str__(self) -> str:
+        subgroups = "subgroups" if self.subgroups else "no subgroups"
+        return f"{self.kind}, {self.dialect.name}, {subgroups}; {self.limits}"

@@ -1,0 +1,37 @@
+"""Writing each stage's text to a folder: `RWKVGRAPH_DUMP=folder`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Dump:
+    """Where stages are written. Calling it writes a value's text and gives the value back."""
+
+    folder: Path | None
+
+    def __call__(self, stage: str, value: Value) -> Value:
+        """Write `str(value)` to `stage.txt` if there is a folder."""
+        if self.folder is not None:
+            write_text(self.folder / f"{stage}.txt", f"{value}\n")
+        return value
+
+
+def dump_from_environment() -> Dump:
+    """The folder that `RWKVGRAPH_DUMP` names, made if missing; none if it is unset or empty."""
+    name = os.environ.get("RWKVGRAPH_DUMP", "")
+    return Dump(Path(name) if name else None)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: through a temporary name beside it, renamed when complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,268 @@
+"""One open device: its target, its kernels by text, its buffers and its queue.
+
+Knows nothing of models or programs; `runner.py` decides what to bind and dispatch, `transfer.py` moves bytes.
+"""
+
+import hashlib
+import os
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import wgpu
+from wgpu.classes import (
+    GPUBindGroupLayout,
+    GPUBuffer,
+    GPUCommandBuffer,
+    GPUComputePipeline,
+    GPUDevice,
+    GPUError,
+    GPUQueue,
+)
+
+from rwkvgraph.compiler.target import MIB, Target
+from rwkvgraph.dump import write_text
+from rwkvgraph.errors import DeviceError
+from rwkvgraph.gpu.adapter import AdapterInfo, choose_adapter
+from rwkvgraph.gpu.faults import LESS_MEMORY, faults, shader_fault
+from rwkvgraph.gpu.native import driver
+from rwkvgraph.gpu.probe import measure_target
+
+Access = Literal["uniform", "read", "write"]
+Use = Literal["storage", "uniform", "staging", "queries"]
+DumpShader = Callable[[str, str], None]
+"""Called with a kernel's label and text before the driver sees the text."""
+
+LAYOUTS: dict[Access, dict[str, object]] = {
+    "uniform": {"type": "uniform", "has_dynamic_offset": True},
+    "read": {"type": "read-only-storage"},
+    "write": {"type": "storage"},
+}
+
+FLAGS: dict[Use, int] = {
+    "storage": wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST,
+    "uniform": wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST,
+    "staging": wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST,
+    "queries": wgpu.BufferUsage.QUERY_RESOLVE | wgpu.BufferUsage.COPY_SRC,
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a kernel binds at @group(0), binding 0 upwards.
+
+    A "uniform" takes one dynamic offset in every set_bind_group; "write" is read_write storage.
+    """
+
+    accesses: tuple[Access, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A compiled shader. `layout` is the explicit one of its signature, so unused bindings stay."""
+
+    label: str
+    text: str
+    signature: Signature
+    layout: GPUBindGroupLayout
+    pipeline: GPUComputePipeline
+
+
+class Context:
+    """A device and what is cached on it. Make one with `Context.create`; `print` shows it on one line.
+
+    allocated: bytes in buffers that are still referenced. A buffer is freed when its last reference goes,
+    bind groups included; never destroy one by hand: submitting work that uses it would abort the process.
+    """
+
+    def __init__(self, device: GPUDevice, info: AdapterInfo, target: Target, dump: DumpShader | None) -> None:
+        self.device = device
+        self.queue: GPUQueue = device.queue
+        self.info = info
+        self.target = target
+        self.allocated = 0
+        self.driver = driver(device)
+        self._dump = dump
+        self._layouts: dict[Signature, GPUBindGroupLayout] = {}
+        self._kernels: dict[tuple[str, Signature], Kernel] = {}
+        self._staging: GPUBuffer | None = None
+        self._buffers: weakref.WeakSet[GPUBuffer] = weakref.WeakSet()
+        self._destroyed = False
+
+    @classmethod
+    def create(cls, adapter: str | int | None = None, dump: DumpShader | None = None) -> Self:
+        """Open an adapter: the best one, the best whose name contains a text, or one by its index.
+
+        dump: sees every shader before the driver does; by default files under $RWKVGRAPH_DUMP, if it is set.
+        RWKVGRAPH_SUBGROUPS=0 leaves subgroups off. Raises DeviceError with what there is and how to get more.
+        """
+        info, handle = choose_adapter(adapter)
+        wanted = {"subgroup", "timestamp-query"} & set(handle.features)
+        try:
+            # With no limits named, wgpu-py 0.32 grants all that the adapter has.
+            device = handle.request_device_sync(label="rwkvgraph", required_features=sorted(wanted))
+        except (RuntimeError, GPUError) as error:
+            raise DeviceError(
+                f"{info} could not be opened; try another adapter or driver.\n{error}"
+            ) from error
+        return cls(device, info, measure_target(device, info), dump or shaders_from_environment())
+
+    @property
+    def has_timestamps(self) -> bool:
+        """Whether passes can be timed on the device."""
+        return "timestamp-query" in self.device.features
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """All kernels compiled so far."""
+        return tuple(self._kernels.values())
+
+    def __str__(self) -> str:
+        state = (
+            "destroyed" if self._destroyed else f"{self.allocated // MIB} MiB, {len(self._kernels)} kernels"
+        )
+        return f"{self.info}; {self.target}; {state}"
+
+    def __repr__(self) -> str:
+        return f"<Context {self.info.name} ({self.info.backend})>"
+
+    def check_alive(self) -> None:
+        """Raise DeviceError if the context was destroyed or the device is known to be lost (5 µs)."""
+        if self._destroyed:
+            raise DeviceError(
+                f"This context on {self.info.name} was destroyed. Make a new one: Context.create()."
+            )
+        with faults(f"using {self.info.name}"):
+            self.driver.check_alive()
+
+    def layout(self, signature: Signature) -> GPUBindGroupLayout:
+        """The bind group layout of a signature; one object for equal signatures."""
+        if signature not in self._layouts:
+            entries = [
+                {"binding": index, "visibility": wgpu.ShaderStage.COMPUTE, "buffer": LAYOUTS[access]}
+                for index, access in enumerate(signature.accesses)
+            ]
+            with faults(f"laying out {len(entries)} bindings"):
+                self._layouts[signature] = self.device.create_bind_group_layout(entries=entries)
+        return self._layouts[signature]
+
+    def kernel(self, text: str, signature: Signature, label: str) -> Kernel:
+        """The compiled form of a shader whose entry point is `main`; the same object for the same text.
+
+        Raises CompileError showing the line at fault. A few texts that pass no validator (see dialect notes)
+        make naga panic, which aborts the process: their file is the newest in the dump.
+        """
+        key = (text, signature)
+        if key not in self._kernels:
+            self.check_alive()
+            if self._dump is not None:
+                self._dump(label, text)
+            self._kernels[key] = self._compile(text, signature, label)
+        return self._kernels[key]
+
+    def _compile(self, text: str, signature: Signature, label: str) -> Kernel:
+        layout = self.layout(signature)
+        try:
+            module = self.device.create_shader_module(label=label, code=text)
+            pipeline = self.device.create_compute_pipeline(
+                label=label,
+                layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
+                compute={"module": module, "entry_point": "main"},
+            )
+        except GPUError as error:
+            raise shader_fault(text, label, error) from error
+        return Kernel(label, text, signature, layout, pipeline)
+
+    def buffer(
+        self, nbytes: int, label: str, use: Use = "storage", largest_binding: int | None = None
+    ) -> GPUBuffer:
+        """A zeroed buffer of at least `nbytes` (rounded up to 16).
+
+        largest_binding: the most bytes one kernel will see of it, if not all. Raises DeviceError if that or
+        the whole is over the device's limits, or if memory is out. Software adapters hand out more memory
+        than there is, and notice only when it is used.
+        """
+        size = max(16, -(-nbytes // 16) * 16)
+        limits = self.target.limits
+        self._check_fits(f"a buffer of {mebibytes(size)}", label, size, limits.max_buffer)
+        if use == "storage":
+            binding = min(size, largest_binding or size)
+            self._check_fits(f"a binding of {mebibytes(binding)}", label, binding, limits.max_storage_binding)
+        self.check_alive()
+        with faults(f"making {label} ({mebibytes(size)}, beside {mebibytes(self.allocated)} in use)"):
+            buffer = self.device.create_buffer(label=label, size=size, usage=FLAGS[use])
+        self.allocated += size
+        self._buffers.add(buffer)
+        weakref.finalize(buffer, forget, weakref.ref(self), size)
+        return buffer
+
+    def _check_fits(self, what: str, label: str, wanted: int, limit: int) -> None:
+        if wanted > limit:
+            raise DeviceError(
+                f"{label} needs {what}; {self.info.name} allows {mebibytes(limit)}. "
+                f"Split it by rows, or: {LESS_MEMORY}"
+            )
+
+    def staging(self, nbytes: int) -> GPUBuffer:
+        """The context's own mappable buffer, grown to at least `nbytes`."""
+        if self._staging is None or self._staging.size < nbytes:
+            self._staging = None  # the old one goes first, so that both are never held
+            self._staging = self.buffer(max(nbytes, 1 << 16), "staging", "staging")
+        return self._staging
+
+    def submit(self, commands: Sequence[GPUCommandBuffer]) -> int:
+        """Queue command buffers; returns a ticket to wait for. Raises DeviceError if the device is lost.
+
+        The only way to submit: wgpu-native 29 aborts the process on any error in a submission, so what can be
+        known is checked first. A loss that the driver notices within the call still aborts.
+        """
+        self.check_alive()
+        return self.driver.submit(commands)
+
+    def wait(self, ticket: int) -> None:
+        """Return once that submission has run."""
+        self.driver.wait(ticket)
+
+    def destroy(self) -> None:
+        """Free everything on the device now. Using the context afterwards raises DeviceError."""
+        if self._destroyed:
+            return
+        self._destroyed = True
+        for buffer in list(self._buffers):
+            buffer.destroy()
+        self._kernels.clear()
+        self._layouts.clear()
+        self._staging = None
+        self.device.destroy()
+
+
+def forget(context: weakref.ref[Context], size: int) -> None:
+    """Count a buffer that has gone."""
+    alive = context()
+    if alive is not None:
+        alive.allocated -= size
+
+
+def mebibytes(nbytes: int) -> str:
+    """A size for people: "1.5 MiB", "64 B"."""
+    return f"{nbytes / MIB:.1f} MiB" if nbytes >= MIB // 10 else f"{nbytes} B"
+
+
+def shaders_from_environment() -> DumpShader | None:
+    """The dump into $RWKVGRAPH_DUMP/50-kernels, or None if the variable is unset."""
+    folder = os.environ.get("RWKVGRAPH_DUMP")
+    return dump_folder(Path(folder) / "50-kernels") if folder else None
+
+
+def dump_folder(folder: Path) -> DumpShader:
+    """A dump that writes `label-hash.wgsl` files, each complete or absent even if the process dies next."""
+
+    def dump(label: str, text: str) -> None:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = re.sub(r"[^\w.+-]", "_", label)[:80]
+        write_text(folder / f"{name}-{digest}.wgsl", text)
+
+    return dump

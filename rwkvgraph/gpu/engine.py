@@ -1,0 +1,40 @@
+"""The engine of devices: weights in GPU buffers, graphs compiled to programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rwkvgraph.compiler import compile
+from rwkvgraph.gpu.context import Context
+from rwkvgraph.gpu.runner import DeviceMemory, Runner
+from rwkvgraph.gpu.transfer import upload
+from rwkvgraph.graph import Graph
+from rwkvgraph.hook import Hooks
+from rwkvgraph.op import Array, Buffer
+from rwkvgraph.view import Sizes
+
+
+class GpuEngine:
+    """Holds a model's weights on a device and runs its programs there."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.target = context.target
+        self._resident: dict[Buffer, DeviceMemory] = {}
+
+    def load(self, buffer: Buffer, pieces: Iterator[tuple[int, Array]]) -> None:
+        """Fill a weight buffer from (first element, elements) pieces, one at a time in host memory."""
+        memory = DeviceMemory(self.context, buffer, {})
+        for start, values in pieces:
+            upload(self.context, memory.gpu, start * buffer.dtype.bytes, np.ascontiguousarray(values))
+        self._resident[buffer] = memory
+
+    def state_memory(self, buffer: Buffer, sizes: Sizes) -> DeviceMemory:
+        """Memory for a part of a state, zeroed."""
+        return DeviceMemory(self.context, buffer, sizes)
+
+    def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> Runner:
+        """Splice, lower and make ready to run."""
+        return Runner(self.context, compile(graph, hooks, self.target), self._resident, output)

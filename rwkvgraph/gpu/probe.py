@@ -1,0 +1,53 @@
+"""What an open device can do, as the compiler's `Target`.
+
+Asks the device once, at its creation; the caches and the queue are in `context.py`.
+"""
+
+import os
+from typing import Literal
+
+from wgpu.classes import GPUDevice, GPUError
+
+from rwkvgraph.compiler.target import Limits, Target
+from rwkvgraph.gpu.adapter import AdapterInfo
+from rwkvgraph_codegen.dialect import NAGA, TINT, Dialect
+
+PROBE = """
+@group(0) @binding(0) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(32)
+fn main(@builtin(local_invocation_index) lane: u32) { y[lane] = subgroupAdd(y[lane]); }
+"""
+
+
+def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
+    """What programs for this device may use."""
+    given = device.limits
+    limits = Limits(
+        max_storage_buffers=given["max-storage-buffers-per-shader-stage"],
+        max_storage_binding=given["max-storage-buffer-binding-size"],
+        max_buffer=given["max-buffer-size"],
+        max_workgroups_per_dimension=given["max-compute-workgroups-per-dimension"],
+        max_workgroup_invocations=given["max-compute-invocations-per-workgroup"],
+        max_workgroup_size_x=given["max-compute-workgroup-size-x"],
+        max_workgroup_storage=given["max-compute-workgroup-storage-size"],
+        uniform_alignment=given["min-uniform-buffer-offset-alignment"],
+        storage_alignment=given["min-storage-buffer-offset-alignment"],
+    )
+    allowed = os.environ.get("RWKVGRAPH_SUBGROUPS") != "0" and "subgroup" in device.features
+    dialect = probe_dialect(device) if allowed else None
+    kind: Literal["cpu", "gpu"] = "cpu" if info.kind == "software" else "gpu"
+    return Target(limits, dialect or NAGA, dialect is not None, kind)
+
+
+def probe_dialect(device: GPUDevice) -> Dialect | None:
+    """How this front end wants subgroup calls, found by trying; None if it takes neither way.
+
+    Only the parser runs: the refusal is raised by the call, and nothing reaches stderr (wgpu-native 29).
+    """
+    for dialect in (TINT, NAGA):
+        try:
+            device.create_shader_module(label="probe", code=dialect.subgroup_header + PROBE)
+        except GPUError:
+            continue
+        return dialect
+    return None

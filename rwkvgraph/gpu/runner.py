@@ -1,0 +1,276 @@
+"""Running a program on a device: bind once for a state, encode every run, read back only what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from wgpu.classes import GPUBindGroup, GPUBuffer, GPUComputePipeline
+
+from rwkvgraph.compiler.plan import Slot
+from rwkvgraph.compiler.program import Pass, Program, Variant
+from rwkvgraph.gpu.context import Access, Context, Kernel, Signature
+from rwkvgraph.gpu.faults import faults
+from rwkvgraph.gpu.transfer import Readback, download, upload
+from rwkvgraph.op import Array, Buffer, Role
+from rwkvgraph.view import B, Dim, O, Sizes, T, resolve, round_up, row_width, split_rows
+
+ELEMENT = 4
+
+
+class DeviceMemory:
+    """One buffer's contents on a device."""
+
+    def __init__(self, context: Context, buffer: Buffer, sizes: Sizes) -> None:
+        rows, inner = split_rows(buffer.shape)
+        self.rows = resolve(rows, sizes)
+        self.width = row_width(buffer.shape)
+        self._context = context
+        self._buffer = buffer
+        self._inner = inner
+        self.gpu = context.buffer(self.rows * self.width * buffer.dtype.bytes, buffer.name)
+
+    def read(self) -> Array:
+        """The contents, in the buffer's shape."""
+        return self.read_rows(0, self.rows).reshape(self._shape(self.rows))
+
+    def write(self, array: Array) -> None:
+        """Replace the contents."""
+        self.write_rows(0, np.asarray(array).reshape(self.rows, -1))
+
+    def read_rows(self, start: int, stop: int) -> Array:
+        """Rows of the leading axis, each flat: (stop - start, elements of a row)."""
+        dtype = self._buffer.dtype
+        at, count = start * self.width * dtype.bytes, (stop - start) * self.width * dtype.bytes
+        flat = (
+            download(self._context, self.gpu, at, count).view(dtype.numpy).reshape(stop - start, self.width)
+        )
+        return flat[:, : int(np.prod(self._inner))]
+
+    def write_rows(self, start: int, rows: Array) -> None:
+        """Replace rows of the leading axis."""
+        dtype = self._buffer.dtype
+        padded = np.zeros((len(rows), self.width), dtype.numpy)
+        padded[:, : rows.shape[1]] = rows
+        upload(self._context, self.gpu, start * self.width * dtype.bytes, padded)
+
+    def _shape(self, rows: int) -> tuple[int, ...]:
+        shape = tuple(size for size in self._buffer.shape if isinstance(size, int))
+        return shape if len(shape) == len(self._buffer.shape) else (rows, *shape)
+
+
+Memories = Mapping[Buffer, DeviceMemory]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One dispatch, ready to encode."""
+
+    pipeline: GPUComputePipeline
+    group: GPUBindGroup
+    offset: int
+    grid: tuple[int, int, int]
+
+
+class Runner:
+    """A program on a device. Scratch, inputs and outputs grow to the longest run seen; bind groups live as long as
+    the state they bind.
+    """
+
+    def __init__(self, context: Context, program: Program, resident: Memories, output: Buffer) -> None:
+        self.context = context
+        self.program = program
+        self.output = output
+        self.most_tokens = self._most(
+            T, [slot.width * ELEMENT for slot in program.plan.slots if slot.rows is T]
+        )
+        self.most_outputs = self._most(O, [row_width(output.shape) * ELEMENT])
+        self._resident = dict(resident)
+        self._table = _Table(program, context)
+        self._capacity: dict[Dim, int] = {}
+        self._shared: dict[Buffer | Slot, GPUBuffer] = {}
+        self._groups: WeakKeyDictionary[Any, dict[Any, GPUBindGroup]] = WeakKeyDictionary()
+        self._steps: WeakKeyDictionary[Any, dict[Any, list[Step]]] = WeakKeyDictionary()
+        self._readback: Readback | None = None
+        self._ticket: int | None = None
+
+    def _most(self, dim: Dim, widths: Sequence[int]) -> int:
+        limits = self.context.target.limits
+        room = min(limits.max_storage_binding, limits.max_buffer)
+        return min((room // width for width in widths), default=limits.max_workgroups_per_dimension)
+
+    def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Memories) -> Array | None:
+        """Run once; gives the output's rows (O, …), or None without waiting where there are none.
+
+        inputs: for each input buffer its rows. owner: what the bind groups belong to (a State); state: its memory.
+        """
+        steps = self.steps(sizes, owner, state)
+        with faults("running a program"):
+            for buffer, rows in inputs.items():
+                self.context.queue.write_buffer(self._shared[buffer], 0, np.ascontiguousarray(rows))
+            encoder = self.context.device.create_command_encoder()
+            encode = encoder.begin_compute_pass()
+            for step in steps:
+                encode.set_pipeline(step.pipeline)
+                encode.set_bind_group(0, step.group, [step.offset])
+                encode.dispatch_workgroups(*step.grid)
+            encode.end()
+            rows_out = resolve(self.output.shape[0], sizes)
+            nbytes = rows_out * row_width(self.output.shape) * ELEMENT
+            if nbytes:
+                readback = self._staging(nbytes)
+                readback.record(encoder, self._shared[self.output], 0, nbytes)
+            before, self._ticket = self._ticket, self.context.submit([encoder.finish()])
+        if nbytes:
+            return self._rows(readback.read(self._ticket, nbytes), rows_out)
+        if before is not None:
+            self.context.wait(before)  # at most two runs are in flight, so staging memory stays bounded
+        return None
+
+    def _rows(self, flat: Array, rows: int) -> Array:
+        width = row_width(self.output.shape)
+        used = int(np.prod([size for size in self.output.shape[1:] if isinstance(size, int)]))
+        return flat.view(self.output.dtype.numpy).reshape(rows, width)[:, :used]
+
+    def _staging(self, nbytes: int) -> Readback:
+        if self._readback is None or self._readback.nbytes < nbytes:
+            self._readback = None
+            self._readback = Readback(self.context, nbytes)
+        return self._readback
+
+    def steps(self, sizes: Sizes, owner: Any, state: Memories) -> list[Step]:
+        """The dispatches of a run of these sizes; kept, with their bind groups, for the next run like it."""
+        self._grow(sizes)
+        key = tuple(sorted((dim.name, size) for dim, size in sizes.items()))
+        self._table.write(sizes, key)
+        kept = self._steps.setdefault(owner, {})
+        if key not in kept:
+            if len(kept) >= 16:
+                kept.clear()
+            kept[key] = [
+                step for at in range(len(self.program.passes)) for step in self._step(at, sizes, owner, state)
+            ]
+        return kept[key]
+
+    def _step(self, index: int, sizes: Sizes, owner: Any, state: Memories) -> list[Step]:
+        item = self.program.passes[index]
+        variant = item.variant(sizes)
+        grid = variant.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
+        if 0 in grid or not item.rows.at(sizes):
+            return []
+        kernel = self.kernel(item, variant)
+        offset = self._table.offset(index, item.variants.index(variant))
+        return [Step(kernel.pipeline, self._group(index, kernel, variant, owner, state), offset, grid)]
+
+    def kernel(self, item: Pass, variant: Variant) -> Kernel:
+        """The compiled shader of a pass; the same for the same text."""
+        accesses: list[Access] = ["uniform"]
+        accesses += ["write" if binding.writable else "read" for binding in variant.source.bindings]
+        return self.context.kernel(variant.source.text, Signature(tuple(accesses)), item.label)
+
+    def _group(
+        self, index: int, kernel: Kernel, variant: Variant, owner: Any, state: Memories
+    ) -> GPUBindGroup:
+        groups = self._groups.setdefault(owner, {})
+        key = (index, kernel.signature, len(variant.table))
+        if key not in groups:
+            size = self._table.bytes_of(variant)
+            entries: list[dict[str, Any]] = [
+                {"binding": 0, "resource": {"buffer": self._table.gpu, "offset": 0, "size": size}}
+            ]
+            for at, buffer in enumerate(self.program.passes[index].buffers):
+                gpu = self._memory(buffer, state)
+                entries.append(
+                    {"binding": at + 1, "resource": {"buffer": gpu, "offset": 0, "size": gpu.size}}
+                )
+            with faults(f"binding {kernel.label}"):
+                groups[key] = self.context.device.create_bind_group(layout=kernel.layout, entries=entries)
+        return groups[key]
+
+    def _memory(self, buffer: Buffer | Slot, state: Memories) -> GPUBuffer:
+        if buffer in self._shared:
+            return self._shared[buffer]
+        assert isinstance(buffer, Buffer), "slots are shared"
+        if buffer in state:
+            return state[buffer].gpu
+        if buffer not in self._resident:
+            self._resident[buffer] = memory = DeviceMemory(self.context, buffer, {})
+            buffer.attach(memory)
+        return self._resident[buffer].gpu
+
+    def _grow(self, sizes: Sizes) -> None:
+        """Make scratch, inputs and outputs large enough; those of an earlier, shorter run go."""
+        wanted = {dim: self._room(dim, size) for dim, size in sizes.items() if dim is not B}
+        if all(self._capacity.get(dim, 0) >= size for dim, size in wanted.items()):
+            return
+        self._capacity = {dim: max(self._capacity.get(dim, 0), size) for dim, size in wanted.items()}
+        self._groups.clear()
+        self._steps.clear()
+        self._shared.clear()
+        if self._ticket is not None:
+            self.context.wait(self._ticket)
+        for slot in self.program.plan.slots:
+            self._shared[slot] = self.context.buffer(slot.bytes(self._capacity), f"scratch {slot.name}")
+        for step in self.program.passes:
+            for buffer in step.buffers:
+                if isinstance(buffer, Buffer) and buffer.role in (Role.INPUT, Role.OUTPUT):
+                    self._share(buffer)
+
+    def _share(self, buffer: Buffer) -> None:
+        if buffer not in self._shared:
+            self._shared[buffer] = DeviceMemory(self.context, buffer, self._capacity).gpu
+
+    def _room(self, dim: Dim, size: int) -> int:
+        """A capacity: the next power of two, within what the device can bind, so that it seldom grows."""
+        most = self.most_tokens if dim is T else self.most_outputs if dim is O else max(size, 1)
+        power = 1 << max(size - 1, 0).bit_length()
+        return max(size, min(power, most))
+
+
+class _Table:
+    """The uniform of every variant of every pass, one buffer, rewritten when the sizes of a run change."""
+
+    def __init__(self, program: Program, context: Context) -> None:
+        self._context = context
+        self._align = context.target.limits.uniform_alignment
+        self._offsets: dict[tuple[int, int], int] = {}
+        words: list[int] = []
+        moving: list[tuple[int, int, int, Dim]] = []
+        for index, item in enumerate(program.passes):
+            for number, variant in enumerate(item.variants):
+                words += [0] * (round_up(len(words), self._align // 4) - len(words))
+                self._offsets[index, number] = len(words) * 4
+                for amount in (amount for row in variant.table for amount in row):
+                    if amount.size is not None:
+                        moving.append((len(words), amount.factor, amount.constant, amount.size))
+                    words.append(amount.constant & 0xFFFFFFFF)
+                words += [0] * (self.bytes_of(variant) // 4 - len(variant.table) * 4)
+        self._words = np.array(words, np.uint32)
+        self._moving = moving
+        self._at = np.array([entry[0] for entry in moving], np.int64)
+        self._factor = np.array([entry[1] for entry in moving], np.int64)
+        self._constant = np.array([entry[2] for entry in moving], np.int64)
+        self._key: Any = None
+        self.gpu = context.buffer(max(len(words) * 4, 16), "uniforms", "uniform")
+
+    def offset(self, index: int, variant: int) -> int:
+        """Where a variant's uniform starts, in bytes."""
+        return self._offsets[index, variant]
+
+    def bytes_of(self, variant: Variant) -> int:
+        """Size of a variant's uniform: `size` and at least one row of the table."""
+        return max(2, len(variant.table)) * 16
+
+    def write(self, sizes: Sizes, key: Any) -> None:
+        """Fill the table in for a run, unless it is as the last one."""
+        if key == self._key:
+            return
+        if self._moving:
+            size = np.array([sizes.get(entry[3], 0) for entry in self._moving], np.int64)
+            self._words[self._at] = (self._constant + self._factor * size).astype(np.uint64) & 0xFFFFFFFF
+        with faults("writing uniforms"):
+            self._context.queue.write_buffer(self.gpu, 0, self._words)
+        self._key = key

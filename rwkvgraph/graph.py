@@ -1,0 +1,138 @@
+"""A graph: the tape of operations and hook sites, and the edges that its order implies."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rwkvgraph.op import Buffer, Tensor, TensorOp
+from rwkvgraph.show import fold_layers, op_lines
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from rwkvgraph.hook import Site
+
+Item = "TensorOp | Site"
+Edge = tuple[int, int, str]
+"""(earlier, later, why): positions among the operations; why is data, read after write, write after read or
+write after write."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Operations and hook sites in program order. `str` is the dump; `edges()` the networkx graph."""
+
+    items: tuple[TensorOp | Site, ...]
+    spliced: frozenset[int] = frozenset()
+    """`id`s of the operations that hooks added."""
+
+    @cached_property
+    def ops(self) -> tuple[TensorOp, ...]:
+        """The operations alone, in program order."""
+        return tuple(item for item in self.items if isinstance(item, TensorOp))
+
+    def sites(self) -> tuple[Site, ...]:
+        """The hook sites, in program order."""
+        return tuple(item for item in self.items if not isinstance(item, TensorOp))
+
+    @cached_property
+    def dependencies(self) -> tuple[Edge, ...]:
+        """Every edge, in order of the later operation."""
+        position = {id(op): index for index, op in enumerate(self.ops)}
+        hazards = _Hazards()
+        found: list[Edge] = []
+        for index, op in enumerate(self.ops):
+            for tensor in op.operands().values():
+                if isinstance(tensor.source, TensorOp):
+                    found.append((position[id(tensor.source)], index, "data"))
+            found.extend(hazards.edges_of(index, op))
+        return tuple(dict.fromkeys(found))
+
+    def edges(self) -> nx.MultiDiGraph:
+        """The graph for networkx: a node an operation, by position, an edge a dependency with its `why`."""
+        import networkx as nx  # 0.3 s to import, and only pictures and tests ask for it
+
+        graph = nx.MultiDiGraph()
+        for index, op in enumerate(self.ops):
+            graph.add_node(index, op=op, label=op.name, shape=str(op.shape), layer=op.layer)
+        for earlier, later, why in self.dependencies:
+            graph.add_edge(earlier, later, why=why)
+        return graph
+
+    def live(self, results: tuple[Tensor, ...] = ()) -> Graph:
+        """Without the operations that neither write nor feed one that does, nor make one of `results`."""
+        wanted = {id(tensor.source) for tensor in results}
+        kept: list[Any] = []
+        for item in reversed(self.items):
+            if isinstance(item, TensorOp):
+                if not item.updates() and id(item) not in wanted:
+                    continue
+                wanted |= {id(tensor.source) for tensor in item.operands().values()}
+            kept.append(item)
+        return Graph(tuple(reversed(kept)), self.spliced)
+
+    def dot(self) -> str:
+        """A picture for graphviz: operations as nodes, edges coloured by reason."""
+        lines = ["digraph rwkvgraph {", '  node [shape=box, fontname="monospace"];']
+        lines += [f'  n{index} [label="%{index} {op!r}"];' for index, op in enumerate(self.ops)]
+        lines += [f'  n{a} -> n{b} [color="{_COLOURS[why]}"];' for a, b, why in self.dependencies]
+        return "\n".join([*lines, "}"])
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, full: bool = False) -> str:
+        """One line an operation, hook sites indented; equal layers folded unless `full`."""
+        return fold_layers(op_lines(self.items, self.spliced), full)
+
+    def __repr__(self) -> str:
+        return f"Graph({len(self.ops)} ops, {len(self.sites())} sites)"
+
+
+_COLOURS = {
+    "data": "black",
+    "read after write": "blue",
+    "write after read": "red",
+    "write after write": "purple",
+}
+
+
+class _Hazards:
+    """Reads and writes of every buffer so far, to find what must stay in order."""
+
+    def __init__(self) -> None:
+        self._reads: dict[Buffer, list[tuple[int, Tensor]]] = defaultdict(list)
+        self._writes: dict[Buffer, list[tuple[int, Tensor]]] = defaultdict(list)
+        self._written: set[Buffer] = set()
+
+    def edges_of(self, index: int, op: TensorOp) -> list[Edge]:
+        updates = {id(tensor) for tensor in op.updates().values()}
+        edges: list[Edge] = []
+        for tensor in op.operands().values():
+            if not isinstance(tensor.source, Buffer):
+                continue
+            edges += self._against(self._writes, index, tensor, "read after write")
+            if id(tensor) in updates:
+                edges += self._against(self._reads, index, tensor, "write after read")
+        for tensor in op.operands().values():
+            if isinstance(tensor.source, Buffer):
+                log = self._writes if id(tensor) in updates else self._reads
+                log[tensor.source].append((index, tensor))
+        return [edge for edge in edges if edge[0] != index]
+
+    def _against(
+        self, log: dict[Buffer, list[tuple[int, Tensor]]], index: int, tensor: Tensor, why: str
+    ) -> list[Edge]:
+        assert isinstance(tensor.source, Buffer)
+        return [(at, index, why) for at, other in log[tensor.source] if overlap(other, tensor)]
+
+
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors may share an element."""
+    if a.source is not b.source:
+        return False
+    (first_a, end_a), (first_b, end_b) = a.view.span(), b.view.span()
+    return (end_a < 0 or first_b < end_a) and (end_b < 0 or first_a < end_b)

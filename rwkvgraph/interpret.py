@@ -1,0 +1,104 @@
+"""Runs any tape on numpy: the meaning of a graph, the oracle of every stage, and the device named "cpu"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rwkvgraph.errors import ShapeError
+from rwkvgraph.op import Array, Buffer, DType, Tensor, TensorOp
+from rwkvgraph.view import Dim, Shape, Sizes, View, resolve, row_width, split_rows
+
+
+class HostMemory:
+    """One buffer's contents on numpy, laid out as on a device: rows padded to whole lanes."""
+
+    def __init__(self, shape: Shape, dtype: DType, sizes: Sizes) -> None:
+        rows = resolve(split_rows(shape)[0], sizes)
+        self.flat = np.zeros(rows * row_width(shape), dtype.numpy)
+        self._view = View.whole(shape)
+        self._sizes = sizes
+
+    def read(self) -> Array:
+        """A copy of the contents."""
+        return see(self.flat, self._view, self._sizes).copy()
+
+    def write(self, array: Array) -> None:
+        """Replace the contents."""
+        see(self.flat, self._view, self._sizes)[...] = array
+
+
+class Host:
+    """Contents of buffers for `interpret`: flat arrays, by buffer."""
+
+    def __init__(self) -> None:
+        self._memories: dict[Buffer, HostMemory] = {}
+
+    def place(self, buffer: Buffer, sizes: Sizes, array: Array | None = None) -> HostMemory:
+        """Memory for a buffer, filled with `array`, in its shape, or zeros."""
+        memory = HostMemory(buffer.shape, buffer.dtype, sizes)
+        if array is not None:
+            memory.write(array)
+        self._memories[buffer] = memory
+        return memory
+
+    def place_flat(self, buffer: Buffer, flat: Array) -> None:
+        """Use `flat`, in the buffer's own layout, as its contents, without a copy."""
+        memory = HostMemory((1,), buffer.dtype, {})
+        memory.flat = flat
+        self._memories[buffer] = memory
+
+    def flat(self, buffer: Buffer) -> Array:
+        """The contents as they lie in memory. Raises ShapeError for a buffer that was never placed."""
+        if buffer not in self._memories:
+            if any(isinstance(size, Dim) for size in buffer.shape):
+                raise ShapeError(f"buffer {buffer} has no memory; place it before running the graph")
+            buffer.attach(self.place(buffer, {}))
+        return self._memories[buffer].flat
+
+
+def see(flat: Array, view: View, sizes: Sizes, row: int = 0) -> Array:
+    """A numpy view of flat memory; `row` is the width of the source's rows, needed for views of the last one."""
+    shape = tuple(resolve(size, sizes) for size in view.shape)
+    offset = view.offset + (row * (sizes[view.from_last] - 1) if view.from_last else 0)
+    strides = tuple(step * flat.itemsize for step in view.strides)
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, strides)
+
+
+def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> dict[TensorOp, Array]:
+    """Run the operations in order with `sizes` for T, O and B; gives every result, and changes what is updated.
+
+    Results are float32 arrays of the operations' shapes. Raises ShapeError where a result does not have its shape.
+    """
+    results: dict[TensorOp, Array] = {}
+
+    def read(tensor: Tensor) -> Array:
+        if isinstance(tensor.source, Buffer):
+            return see(host.flat(tensor.source), tensor.view, sizes, row_width(tensor.source.shape))
+        if tensor.is_whole:
+            return results[tensor.source]
+        return see(
+            _padded(results[tensor.source], tensor.source), tensor.view, sizes, row_width(tensor.source.shape)
+        )
+
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        for op in ops:
+            value: Any = op.numpy(*(read(tensor) for tensor in op.operands().values()))
+            shape = tuple(resolve(size, sizes) for size in op.shape)
+            result = np.asarray(value, op.dtype.numpy)
+            if result.shape != shape:
+                raise ShapeError(f"{op!r} gave {result.shape} on numpy, not {shape} (built at {op.where})")
+            results[op] = result
+    return results
+
+
+def _padded(array: Array, op: TensorOp) -> Array:
+    """A result as it would lie in memory."""
+    width = row_width(op.shape)
+    rows = array.reshape(1, -1) if len(op.shape) == 1 and isinstance(op.shape[0], int) else array
+    rows = rows.reshape(len(rows) if rows.ndim else 1, -1)
+    flat = np.zeros((len(rows), width), array.dtype)
+    flat[:, : rows.shape[1]] = rows
+    return flat.reshape(-1)

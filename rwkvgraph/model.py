@@ -1,0 +1,239 @@
+"""A loaded model: its numbers, its states, and running tokens through it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rwkvgraph.batch import Run, cut, split, stack
+from rwkvgraph.engine import Compiled, Engine, HostEngine
+from rwkvgraph.errors import DeviceError
+from rwkvgraph.gpu.context import Context
+from rwkvgraph.gpu.engine import GpuEngine
+from rwkvgraph.graph import Graph
+from rwkvgraph.hook import Hooks
+from rwkvgraph.load.reader import Reader, open_model
+from rwkvgraph.models import detect
+from rwkvgraph.models.common import Arena, Inputs, ModelInfo, Upload
+from rwkvgraph.op import Array, Buffer, DType, Role, tape
+from rwkvgraph.ops import blit, softmax
+from rwkvgraph.state import State
+from rwkvgraph.view import B, N, O, T
+
+TOKEN_CHUNK_SIZE = 128
+KEPT_PROGRAMS = 8
+"""Programs kept for sets of hooks used before."""
+PIECE_BYTES = 16 << 20
+"""Most bytes of a weight tensor that are in host memory at once while it is loaded."""
+
+Tokens = list[int]
+Device = Context | str | None
+
+
+class Model:
+    """A model on a device. Make one with `Model.load`.
+
+    token_chunk_size: the most tokens that one `run` takes.
+    """
+
+    def __init__(self, reader: Reader, engine: Engine, token_chunk_size: int = TOKEN_CHUNK_SIZE) -> None:
+        if token_chunk_size < 1:
+            raise ValueError(f"token_chunk_size is {token_chunk_size}; it is at least 1")
+        version = detect(reader)
+        limits = engine.target.limits
+        self.info: ModelInfo = version.read_info(reader)
+        self.token_chunk_size = token_chunk_size
+        self.engine = engine
+        arena = Arena(reader, min(limits.max_storage_binding, limits.max_buffer))
+        weights = version.place_weights(self.info, arena)
+        self._load(reader, arena)
+        self._inputs = Inputs.make()
+        self._layers = version.make_state(self.info)
+        self._graph, self._logits = version.build(self.info, weights, self._layers, self._inputs)
+        self._programs: dict[Any, Compiled] = {}
+        self._softmax: tuple[Compiled, Buffer] | None = None
+        self._owner = object()
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | Mapping[str, Array],
+        device: Device = None,
+        token_chunk_size: int = TOKEN_CHUNK_SIZE,
+    ) -> Model:
+        """Read a model file (or a dict of its arrays) onto a device.
+
+        device: a Context; None for the best adapter, or numpy where there is none (said on stderr); "cpu" for
+        numpy; any other text picks the adapter whose name contains it. Raises LoadError and DeviceError.
+        """
+        return cls(open_model(source), open_engine(device), token_chunk_size)
+
+    def _load(self, reader: Reader, arena: Arena) -> None:
+        by_buffer: dict[Buffer, list[Upload]] = {buffer: [] for buffer in arena.buffers}
+        for upload in arena.uploads:
+            by_buffer[upload.buffer].append(upload)
+        for buffer, uploads in by_buffer.items():
+            self.engine.load(buffer, _pieces(reader, uploads))
+
+    @property
+    def graph(self) -> Graph:
+        """The model as built: every operation and hook site. `print` shows it."""
+        return self._graph
+
+    def state(self, num_batch: int = 1) -> State:
+        """A new, empty state of `num_batch` slots. Raises ValueError below 1, DeviceError if memory is out."""
+        if num_batch < 1:
+            raise ValueError(f"num_batch is {num_batch}; a state has at least one slot")
+        return State(self.info, self._layers, self.engine, num_batch)
+
+    def run(self, tokens: Sequence[Tokens], state: State) -> list[Array | None]:
+        """Take up to `token_chunk_size` tokens out of the lists, one list a slot, through the model.
+
+        Gives for each slot the logits (V,) float32 after its last token, or None while it has tokens left or
+        where it had none; slots without tokens keep their state. Call it until the lists are empty. Raises
+        ValueError, before anything runs, for token ids, lists or states that do not fit.
+        """
+        return self.run_with_hooks(tokens, state, None)
+
+    def run_with_hooks(
+        self, tokens: Sequence[Tokens], state: State, hooks: Hooks | None
+    ) -> list[Array | None]:
+        """As `run`, with hooks spliced in. Each set of hooks is compiled once."""
+        self._check(tokens, state)
+        counts = cut([len(slot) for slot in tokens], self.token_chunk_size)
+        results: list[Array | None] = [None] * len(tokens)
+        if not any(counts):
+            return results
+        program = self.program(hooks)
+        runs = [
+            Run(slot, tokens[slot][:count], count == len(tokens[slot]))
+            for slot, count in enumerate(counts)
+            if count
+        ]
+        for group in split(runs, program.most_tokens, program.most_outputs):
+            self._pass(program, group, state, results)
+        for slot, count in enumerate(counts):
+            del tokens[slot][:count]
+        return results
+
+    def _pass(self, program: Compiled, runs: list[Run], state: State, results: list[Array | None]) -> None:
+        batch = stack(runs)
+        sizes = {T: batch.tokens, O: batch.outputs, N: batch.starts, B: state.num_batch}
+        logits = program.run({self._inputs.batch: batch.words}, sizes, state, state.memory)
+        if logits is not None:
+            for slot, row in zip(batch.slots, logits, strict=True):
+                results[slot] = row
+
+    def program(self, hooks: Hooks | None = None) -> Compiled:
+        """The compiled program for a set of hooks; compiled when first asked for."""
+        key = hooks.key() if hooks else ()
+        if key not in self._programs:
+            if len(self._programs) >= KEPT_PROGRAMS:
+                oldest = next(key for key in self._programs if key)
+                del self._programs[oldest]
+            self._programs[key] = self.engine.compile(self._graph, hooks, self._logits)
+        return self._programs[key]
+
+    def softmax(self, logits: Any) -> Array:
+        """Probabilities of logits (V,) or (rows, V), computed on the model's device. Raises ValueError."""
+        values = np.asarray(logits, np.float32)
+        width = self.info.num_vocab
+        if values.ndim not in (1, 2) or values.shape[-1] != width or not values.size:
+            raise ValueError(
+                f"softmax takes logits of shape ({width},) or (rows, {width}); given {values.shape}"
+            )
+        if self._softmax is None:
+            self._softmax = self._compile_softmax()
+        program, source = self._softmax
+        rows = values.reshape(-1, width)
+        spare = -width % 4
+        padded = np.pad(rows, ((0, 0), (0, spare))) if spare and isinstance(self.engine, GpuEngine) else rows
+        result = program.run({source: padded}, {O: len(rows)}, self._owner_of_softmax(), {})
+        assert result is not None, "there is at least one row"
+        return result.reshape(values.shape)
+
+    def _owner_of_softmax(self) -> Any:
+        return self._graph
+
+    def _compile_softmax(self) -> tuple[Compiled, Buffer]:
+        source = Buffer("logits", (O, self.info.num_vocab), DType.F32, Role.INPUT)
+        result = Buffer("probabilities", (O, self.info.num_vocab), DType.F32, Role.OUTPUT)
+        with tape() as items:
+            blit(softmax(source.tensor), result.tensor)
+        return self.engine.compile(Graph(tuple(items)), None, result), source
+
+    def _check(self, tokens: Sequence[Tokens], state: State) -> None:
+        if not isinstance(state, State) or any(
+            buffer not in state.memory for buffer in self._layers[0].buffers()
+        ):
+            raise ValueError(
+                "the state belongs to another model; make one with this model's state(num_batch)"
+            )
+        if isinstance(tokens, (str, bytes)) or any(not isinstance(slot, list) for slot in tokens):
+            raise ValueError(
+                "tokens is a list of lists of ids, one a slot: [[510, 17], [], [91]]; run takes from them"
+            )
+        if len(tokens) != state.num_batch:
+            raise ValueError(
+                f"{len(tokens)} lists of tokens for a state of {state.num_batch} slots; give one a slot"
+            )
+        for slot, ids in enumerate(tokens):
+            check_ids(ids, slot, self.info.num_vocab)
+
+    def __str__(self) -> str:
+        where = str(self.engine.context) if isinstance(self.engine, GpuEngine) else "numpy"
+        return f"{self.info}\n{self._graph!r}\non {where}"
+
+    def __repr__(self) -> str:
+        return f"Model({self.info})"
+
+
+def check_ids(ids: Sequence[int], slot: int, num_vocab: int) -> None:
+    """Raise ValueError naming the first id of a slot that is not an integer from 0 to V - 1."""
+    if not ids:
+        return
+    try:
+        if min(ids) >= 0 and max(ids) < num_vocab and all(type(value) is int for value in ids):
+            return
+    except TypeError:
+        pass  # what cannot be compared is named below
+    for at, value in enumerate(ids):
+        is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not is_integer or not 0 <= value < num_vocab:
+            raise ValueError(
+                f"token {at} of slot {slot} is {value!r}; ids are integers from 0 to {num_vocab - 1} for this model "
+                "(another vocabulary?)"
+            )
+
+
+def _pieces(reader: Reader, uploads: Sequence[Upload]) -> Iterator[tuple[int, Array]]:
+    """Every upload as (first element, elements), a few megabytes at a time."""
+    for upload in uploads:
+        shape = reader.shape(upload.name)
+        row_bytes = max(1, int(np.prod(shape[1:])) * 4)
+        step = max(1, PIECE_BYTES // row_bytes)
+        at = upload.offset
+        for start in range(upload.start, upload.stop, step):
+            values = upload.read(reader, start, min(start + step, upload.stop))
+            yield at, values
+            at += values.size
+
+
+def open_engine(device: Device) -> Engine:
+    """The engine for `Model.load`'s device. Raises DeviceError for an adapter that was named and is not there."""
+    if isinstance(device, Context):
+        return GpuEngine(device)
+    if device == "cpu":
+        return HostEngine()
+    try:
+        return GpuEngine(Context.create(device))
+    except DeviceError as error:
+        if device is not None:
+            raise
+        first = str(error).splitlines()[0]
+        print(f"rwkvgraph: running on numpy, slowly: {first}", file=sys.stderr)
+        return HostEngine()

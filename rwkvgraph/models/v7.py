@@ -1,0 +1,370 @@
+"""RWKV-7 ("x070"): its frame and hook sites, its weights, its equations.
+
+Mathematics: Peng et al. 2025, "RWKV-7 Goose", in the form that web-rwkv computes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rwkvgraph import ops
+from rwkvgraph.errors import LoadError
+from rwkvgraph.graph import Graph
+from rwkvgraph.hook import Frame as BaseFrame
+from rwkvgraph.hook import Slot, site
+from rwkvgraph.load.reader import Reader
+from rwkvgraph.models import sites as at
+from rwkvgraph.models.common import Arena, Inputs, ModelInfo, output_buffer, state_buffer
+from rwkvgraph.op import Buffer, Tensor, in_layer, tape
+from rwkvgraph.quant import Matrix
+from rwkvgraph.view import O, Size, T
+
+
+class Frame(BaseFrame):
+    """The values of RWKV-7 at a hook site. Slots of a layer are unset when the next one begins, but for x, att_v0."""
+
+    cursors = Slot("T", "4", note="u32: slot, its first stacked token, its tokens in this run, 0")
+    input = Slot("T", "C", note="embedding rows")
+    x = Slot("T", "C", note="the residual stream")
+    att_x = Slot("T", "C")
+    att_v0 = Slot("T", "C", note="the first layer's values")
+    att_rx = Slot("T", "C")
+    att_wx = Slot("T", "C")
+    att_kx = Slot("T", "C")
+    att_vx = Slot("T", "C")
+    att_ax = Slot("T", "C")
+    att_gx = Slot("T", "C")
+    att_r = Slot("T", "C")
+    att_w = Slot("T", "C", note="the decay's logit")
+    att_k = Slot("T", "C")
+    att_v = Slot("T", "C")
+    att_a = Slot("T", "C")
+    att_g = Slot("T", "C")
+    att_o = Slot("T", "C")
+    att_kk = Slot("T", "C")
+    att_vv = Slot("T", "C")
+    aux_w = Slot("T", "Dw")
+    aux_a = Slot("T", "Da")
+    aux_g = Slot("T", "Dg")
+    aux_v = Slot("T", "Dv")
+    ffn_x = Slot("T", "C")
+    ffn_kx = Slot("T", "C")
+    ffn_k = Slot("T", "F")
+    ffn_v = Slot("T", "C")
+    head_x = Slot("O", "C")
+    head_o = Slot("O", "V")
+
+
+@dataclass(frozen=True)
+class Norm:
+    """weight (C,) and bias (C,) of a layer norm."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Att:
+    """Weights of time mixing. Vectors (C,), r_k and the group norm (H, S), matrices (out, in)."""
+
+    x_r: Tensor
+    x_w: Tensor
+    x_k: Tensor
+    x_v: Tensor
+    x_a: Tensor
+    x_g: Tensor
+    w0: Tensor
+    a0: Tensor
+    v0: Tensor | None
+    k_k: Tensor
+    k_a: Tensor
+    r_k: Tensor
+    ln_x: Norm
+    w1: Matrix
+    w2: Matrix
+    a1: Matrix
+    a2: Matrix
+    g1: Matrix
+    g2: Matrix
+    v1: Matrix | None
+    v2: Matrix | None
+    receptance: Matrix
+    key: Matrix
+    value: Matrix
+    output: Matrix
+
+
+@dataclass(frozen=True)
+class Ffn:
+    """Weights of channel mixing: x_k (C,), key (F, C), value (C, F)."""
+
+    x_k: Tensor
+    key: Matrix
+    value: Matrix
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights of a layer."""
+
+    ln1: Norm
+    ln2: Norm
+    att: Att
+    ffn: Ffn
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All weights: emb (V, C), head (V, C)."""
+
+    emb: Matrix
+    ln0: Norm
+    ln_out: Norm
+    head: Matrix
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """The state of a layer, all slots: att_x (B, C), wkv (B, S, C) with row key j, column h * S + value, ffn_x (B, C).
+
+    att_x and ffn_x are the normalised input of the block for the slot's last token.
+    """
+
+    att_x: Buffer
+    wkv: Buffer
+    ffn_x: Buffer
+
+    def buffers(self) -> tuple[Buffer, Buffer, Buffer]:
+        """In the order of web-rwkv's rows: 0, 1 … S, S + 1."""
+        return self.att_x, self.wkv, self.ffn_x
+
+
+def detect(names: set[str]) -> bool:
+    """Whether a file with these names is RWKV-7: no other version has `r_k`."""
+    return "blocks.0.att.r_k" in names
+
+
+def read_info(reader: Reader) -> ModelInfo:
+    """The model's numbers, from its file. Raises LoadError for sizes that do not fit together."""
+    layers = 1 + max(int(name.split(".")[1]) for name in reader.names() if name.startswith("blocks."))
+    num_vocab, num_emb = _two(reader, "emb.weight")
+    num_head = _two(reader, "blocks.0.att.r_k")[0]
+    if num_emb % num_head:
+        raise LoadError(f"{reader.path}: {num_head} heads do not divide {num_emb} channels evenly")
+    custom = {key: _two(reader, f"blocks.0.att.{key}1")[0] for key in "wag"}
+    custom["v"] = _two(reader, "blocks.1.att.v1")[0] if layers > 1 else 0
+    hidden = _two(reader, "blocks.0.ffn.key.weight")[0]
+    return ModelInfo("V7", layers, num_emb, hidden, num_vocab, num_head, custom)
+
+
+def _two(reader: Reader, name: str) -> tuple[int, int]:
+    shape = reader.shape(name)
+    if len(shape) != 2:
+        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes")
+    return shape[0], shape[1]
+
+
+def place_weights(info: ModelInfo, arena: Arena) -> Weights:
+    """Every weight as a tensor of the arena. Raises LoadError for what is missing or has another shape."""
+    c, v = info.num_emb, info.num_vocab
+    emb = arena.matrix("emb.weight", (v, c), "emb")
+    head = arena.matrix("head.weight", (v, c), "head")
+    layers = tuple(_place_layer(info, arena, index) for index in range(info.num_layer))
+    return Weights(emb, _norm(arena, "blocks.0.ln0", (c,)), _norm(arena, "ln_out", (c,)), head, layers)
+
+
+def _norm(arena: Arena, name: str, shape: tuple[int, ...]) -> Norm:
+    return Norm(arena.vector(f"{name}.weight", shape), arena.vector(f"{name}.bias", shape))
+
+
+def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
+    c, f, block = info.num_emb, info.num_hidden, f"blocks.{index}"
+    ffn = Ffn(
+        arena.vector(f"{block}.ffn.x_k", (c,)),
+        arena.matrix(f"{block}.ffn.key.weight", (f, c), f"{block}.matrices"),
+        arena.matrix(f"{block}.ffn.value.weight", (c, f), f"{block}.matrices"),
+    )
+    att = _place_att(info, arena, index)
+    return Layer(_norm(arena, f"{block}.ln1", (c,)), _norm(arena, f"{block}.ln2", (c,)), att, ffn)
+
+
+def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
+    c, h, s, rank = info.num_emb, info.num_head, info.head_size, info.custom
+    att = f"blocks.{index}.att"
+
+    def vector(name: str) -> Tensor:
+        return arena.vector(f"{att}.{name}", (c,))
+
+    def matrix(name: str, rows: int, columns: int) -> Matrix:
+        return arena.matrix(f"{att}.{name}", (rows, columns), f"blocks.{index}.matrices")
+
+    has_residual = index > 0  # the first layer's values are what the others are mixed with
+    return Att(
+        *(vector(f"x_{key}") for key in "rwkvag"),
+        w0=vector("w0"), a0=vector("a0"), v0=vector("v0") if has_residual else None,
+        k_k=vector("k_k"), k_a=vector("k_a"), r_k=arena.vector(f"{att}.r_k", (h, s)),
+        ln_x=_head_norm(arena, f"{att}.ln_x", info),
+        receptance=matrix("receptance.weight", c, c), key=matrix("key.weight", c, c),
+        value=matrix("value.weight", c, c),
+        w1=matrix("w1", rank["w"], c), a1=matrix("a1", rank["a"], c), g1=matrix("g1", rank["g"], c),
+        v1=matrix("v1", rank["v"], c) if has_residual else None,
+        w2=matrix("w2", c, rank["w"]), a2=matrix("a2", c, rank["a"]), g2=matrix("g2", c, rank["g"]),
+        v2=matrix("v2", c, rank["v"]) if has_residual else None,
+        output=matrix("output.weight", c, c),
+    )  # fmt: skip
+
+
+def _head_norm(arena: Arena, name: str, info: ModelInfo) -> Norm:
+    norm = _norm(arena, name, (info.num_emb,))
+    shape = (info.num_head, info.head_size)
+    return Norm(norm.weight.reshape(*shape), norm.bias.reshape(*shape))
+
+
+def make_state(info: ModelInfo) -> tuple[LayerState, ...]:
+    """The buffers of the state; their memory belongs to a State."""
+    c, s = info.num_emb, info.head_size
+    return tuple(
+        LayerState(
+            state_buffer(layer, "att_x", (c,)),
+            state_buffer(layer, "wkv", (s, c)),
+            state_buffer(layer, "ffn_x", (c,)),
+        )
+        for layer in range(info.num_layer)
+    )
+
+
+def build(info: ModelInfo, w: Weights, state: tuple[LayerState, ...], inputs: Inputs) -> tuple[Graph, Buffer]:
+    """The model as a tape with its hook sites, and the buffer of logits (O, V) that it fills."""
+    logits = output_buffer(info.num_vocab)
+    with tape() as items:
+        f = Frame(_sizes(info))
+        f.cursors = inputs.cursors
+        f.input = ops.embed(w.emb, inputs.tokens)
+        site(at.PostEmbedLoaded(), f)
+        f.input = ops.layer_norm(f.input, w.ln0.weight, w.ln0.bias)
+        f.x = ops.identity(f.input)
+        site(at.PostEmbedLayerNorm(), f)
+        for index, (layer, memory) in enumerate(zip(w.layers, state, strict=True)):
+            with in_layer(index):
+                f.forget("cursors", "x", "att_v0")
+                f.state = memory
+                time_mix(f, layer, memory, inputs, info, index)
+                channel_mix(f, layer, memory, inputs, index)
+        f.forget("cursors", "x")
+        f.state = None
+        f.head_x = ops.gather(f.x, inputs.rows)
+        site(at.PreHead(), f)
+        f.head_x = ops.layer_norm(f.head_x, w.ln_out.weight, w.ln_out.bias)
+        site(at.PostHeadLayerNorm(), f)
+        f.head_o = ops.matmul(w.head, f.head_x)
+        site(at.PostHead(), f)
+        ops.blit(f.head_o, logits.tensor)
+    return Graph(tuple(items)), logits
+
+
+def _sizes(info: ModelInfo) -> dict[str, Size]:
+    ranks: dict[str, Size] = {f"D{key}": size for key, size in info.custom.items()}
+    return {"T": T, "O": O, "4": 4, "C": info.num_emb, "F": info.num_hidden, "V": info.num_vocab, **ranks}
+
+
+def time_mix(f: Frame, layer: Layer, s: LayerState, inputs: Inputs, info: ModelInfo, index: int) -> None:
+    """RWKV-7 time mixing: f.x gets its output added. All slots (T, C) unless noted."""
+    w = layer.att
+    f.att_x = ops.identity(f.x)
+    site(at.PreAtt(index), f)
+    f.att_x = ops.layer_norm(f.att_x, layer.ln1.weight, layer.ln1.bias)
+    site(at.PostAttLayerNorm(index), f)
+    site(at.PreAttTokenShift(index), f)
+    before = ops.previous_token(f.att_x, s.att_x.tensor, f.cursors)
+    f.att_rx = ops.lerp(f.att_x, before, w.x_r)
+    f.att_wx = ops.lerp(f.att_x, before, w.x_w)
+    f.att_kx = ops.lerp(f.att_x, before, w.x_k)
+    f.att_vx = ops.lerp(f.att_x, before, w.x_v)
+    f.att_ax = ops.lerp(f.att_x, before, w.x_a)
+    f.att_gx = ops.lerp(f.att_x, before, w.x_g)
+    ops.keep_last(f.att_x, s.att_x.tensor, f.cursors)  # for the next run
+    site(at.PostAttTokenShift(index), f)
+    site(at.PreAttLinear(index), f)
+    f.att_r = ops.matmul(w.receptance, f.att_rx)
+    f.att_k = ops.matmul(w.key, f.att_kx)
+    f.att_v = ops.matmul(w.value, f.att_vx)
+    site(at.PostAttLinear(index), f)
+    site(at.PreAttAdapt(index), f)
+    f.aux_w = ops.tanh(ops.matmul(w.w1, f.att_wx))
+    f.att_w = ops.matmul(w.w2, f.aux_w) + w.w0
+    f.aux_a = ops.matmul(w.a1, f.att_ax)
+    f.att_a = ops.sigmoid(ops.matmul(w.a2, f.aux_a) + w.a0)
+    f.aux_g = ops.sigmoid(ops.matmul(w.g1, f.att_gx))
+    f.att_g = ops.matmul(w.g2, f.aux_g)
+    site(at.PostAttAdapt(index), f)
+    recur(f, w, s, inputs, info, index)
+    f.att_o = ops.matmul(w.output, f.att_x)
+    site(at.PostAttOut(index), f)
+    f.x = f.x + f.att_o
+    site(at.PostAtt(index), f)
+
+
+def recur(f: Frame, w: Att, s: LayerState, inputs: Inputs, info: ModelInfo, index: int) -> None:
+    """From r w k v a g to the gated output of the recurrence, f.att_x. Heads are (T, H, S)."""
+
+    def heads(x: Tensor) -> Tensor:
+        return x.reshape(T, info.num_head, info.head_size)
+
+    site(at.PreAttControl(index), f)
+    f.att_kk = flat(ops.l2_norm(heads(f.att_k * w.k_k)), info)
+    f.att_k = ops.scale_key(f.att_k, f.att_a, w.k_a)
+    site(at.PostAttControl(index), f)
+    site(at.PreAttValueResidual(index), f)
+    value_residual(f, w)
+    site(at.PostAttValueResidual(index), f)
+    site(at.PreAttTimeMix(index), f)
+    r, k, v = heads(f.att_r), heads(f.att_k), heads(f.att_v)
+    kept, kk, a = heads(ops.decay(f.att_w)), heads(f.att_kk), heads(f.att_a)
+    y = ops.wkv7(inputs.starts, f.cursors, r, kept, k, v, kk, a, s.wkv.tensor)
+    y = ops.group_norm(y, w.ln_x.weight, w.ln_x.bias)
+    f.att_x = flat(y + ops.bonus(r, k, w.r_k, v), info)
+    site(at.PostAttTimeMix(index), f)
+    site(at.PreAttGate(index), f)
+    f.att_x = f.att_x * f.att_g
+    site(at.PostAttGate(index), f)
+    site(at.PreAttOut(index), f)
+
+
+def flat(x: Tensor, info: ModelInfo) -> Tensor:
+    """(T, H, S) as a slot's value (T, C)."""
+    return ops.identity(x.reshape(T, info.num_emb))
+
+
+def value_residual(f: Frame, w: Att) -> None:
+    """f.att_v mixed with the first layer's values; in the first layer those are kept as f.att_v0."""
+    if w.v0 is None or w.v1 is None or w.v2 is None:
+        f.att_v0 = ops.identity(f.att_v)
+        return
+    f.aux_v = ops.matmul(w.v1, f.att_vx)
+    f.att_vv = ops.sigmoid(ops.matmul(w.v2, f.aux_v) + w.v0)
+    f.att_v = ops.lerp(f.att_v, f.att_v0, f.att_vv)
+
+
+def channel_mix(f: Frame, layer: Layer, s: LayerState, inputs: Inputs, index: int) -> None:
+    """RWKV-7 channel mixing: f.x gets its output added."""
+    w = layer.ffn
+    f.ffn_x = ops.identity(f.x)
+    site(at.PreFfn(index), f)
+    f.ffn_x = ops.layer_norm(f.ffn_x, layer.ln2.weight, layer.ln2.bias)
+    site(at.PostFfnLayerNorm(index), f)
+    site(at.PreFfnTokenShift(index), f)
+    before = ops.previous_token(f.ffn_x, s.ffn_x.tensor, f.cursors)
+    f.ffn_kx = ops.lerp(f.ffn_x, before, w.x_k)
+    ops.keep_last(f.ffn_x, s.ffn_x.tensor, f.cursors)
+    site(at.PostFfnTokenShift(index), f)
+    site(at.PreFfnLinear(index), f)
+    f.ffn_k = ops.squared_relu(ops.matmul(w.key, f.ffn_kx))
+    site(at.PostFfnActivate(index), f)
+    f.ffn_v = ops.matmul(w.value, f.ffn_k)
+    site(at.PostFfnLinear(index), f)
+    site(at.PreFfnChannelMix(index), f)
+    f.ffn_x = ops.identity(f.ffn_v)
+    site(at.PostFfnChannelMix(index), f)
+    f.x = f.x + f.ffn_x
+    site(at.PostFfn(index), f)

@@ -1,0 +1,131 @@
+"""Operations that move values: blit into a buffer, gather rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rwkvgraph.errors import ShapeError
+from rwkvgraph.op import Array, DType, Map, Tensor, operand, updated
+from rwkvgraph.quant import Matrix
+from rwkvgraph.view import Shape
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Blit(Map):
+    """Copies source over target, which is written in place; source broadcasts to target's shape."""
+
+    source: Tensor
+    target: Tensor = updated()
+
+    wgsl = "source"
+
+    def infer(self) -> Shape:
+        """The target's shape. Raises ShapeError where the source does not broadcast to it."""
+        if self.target.dtype is not DType.F32:
+            raise ShapeError(f"blit writes f32 buffers; {self.target} is not one")
+        self.source.view.broadcast(self.target.shape)
+        return self.target.shape
+
+    def numpy(self, *arrays: Array) -> Array:
+        source, target = arrays
+        target[...] = source
+        return target
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gather(Map):
+    """Row ids[i] of a table for each i: ids (N,) u32, table (R, C), result (N, C)."""
+
+    ids: Tensor
+    table: Tensor = operand(row="ids")
+
+    wgsl = "table"
+
+    def infer(self) -> Shape:
+        """(N, C)."""
+        return (self.ids.shape[0], *self.table.shape[1:])
+
+    def numpy(self, *arrays: Array) -> Array:
+        ids, table = arrays
+        return table[ids].astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GatherPart(Map):
+    """Row ids[i] - first of a table where it has that row, else row i of `otherwise`.
+
+    Tables too large for one binding are gathered part by part. ids (N,) u32, otherwise (N, C).
+    """
+
+    ids: Tensor
+    otherwise: Tensor
+    table: Tensor = operand(row="u32(clamp(f32(ids) - first, 0.0, rows - 1.0))")
+    first: float = 0.0
+    rows: float = 0.0
+
+    wgsl = "select(otherwise, table, f32(ids) >= first && f32(ids) < first + rows)"
+
+    def infer(self) -> Shape:
+        """(N, C)."""
+        return (self.ids.shape[0], *self.table.shape[1:])
+
+    def numpy(self, *arrays: Array) -> Array:
+        ids, otherwise, table = arrays
+        index = ids.astype(np.int64) - int(self.first)
+        inside = (index >= 0) & (index < len(table))
+        return np.where(inside[:, None], table[np.clip(index, 0, len(table) - 1)], otherwise).astype(
+            np.float32
+        )
+
+
+def blit(source: Tensor, target: Tensor) -> Blit:
+    """Copy source into target, a (view of a) buffer. The way to capture a value: blit(frame.x[-1], captured[3])."""
+    return Blit(source, target)
+
+
+def gather(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows `ids` (N,) of a table (R, C), as (N, C) f32."""
+    return Gather(ids, table).result
+
+
+def embed(table: Matrix, ids: Tensor) -> Tensor:
+    """Rows `ids` (T,) of an embedding (V, C), as (T, C) f32, whether the table is in one part or several."""
+    rows = gather(table.parts[0], ids) if len(table.parts) == 1 else None
+    first = 0
+    for part in table.parts if rows is None else ():
+        size = part.shape[0]
+        assert isinstance(size, int), "a matrix has no symbolic axis"
+        rows = (
+            _first_part(part, ids) if rows is None else GatherPart(ids, rows, part, float(first), size).result
+        )
+        first += size
+    assert rows is not None, "a matrix has at least one part"
+    return rows
+
+
+def _first_part(part: Tensor, ids: Tensor) -> Tensor:
+    # Ids beyond this part are clamped to its last row; the part that has them replaces it.
+    size = part.shape[0]
+    assert isinstance(size, int), "a matrix has no symbolic axis"
+    return GatherClamped(ids, part, float(size)).result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GatherClamped(Map):
+    """Row min(ids[i], rows - 1) of a table: the first part of a table in several."""
+
+    ids: Tensor
+    table: Tensor = operand(row="min(ids, u32(rows) - 1u)")
+    rows: float = 0.0
+
+    wgsl = "table"
+
+    def infer(self) -> Shape:
+        """(N, C)."""
+        return (self.ids.shape[0], *self.table.shape[1:])
+
+    def numpy(self, *arrays: Array) -> Array:
+        ids, table = arrays
+        return table[np.minimum(ids, len(table) - 1)].astype(np.float32)

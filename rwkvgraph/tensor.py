@@ -1,0 +1,189 @@
+"""Buffers, and tensors: a buffer or an operation's result seen through a view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwkvgraph.errors import ShapeError
+from rwkvgraph.view import Shape, Size, View
+
+if TYPE_CHECKING:
+    from rwkvgraph.op import TensorOp
+
+Array = NDArray[Any]
+
+
+class DType(Enum):
+    """Element types of buffers. Expressions compute in float32, whatever the storage."""
+
+    F32 = "f32"
+    F16 = "f16"
+    U32 = "u32"
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The numpy type of one element."""
+        return np.dtype({"f32": np.float32, "f16": np.float16, "u32": np.uint32}[self.value])
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one element."""
+        return self.numpy.itemsize
+
+
+class Role(Enum):
+    """What a buffer is for: who fills it and how long it lives."""
+
+    WEIGHT = "weight"
+    STATE = "state"
+    INPUT = "input"
+    OUTPUT = "output"
+    USER = "user"
+
+
+class Memory(Protocol):
+    """Where the contents of a buffer live once a device (or numpy) holds it."""
+
+    def read(self) -> Array:
+        """The contents, in the buffer's shape."""
+
+    def write(self, array: Array) -> None:
+        """Replace the contents."""
+
+
+class Buffer:
+    """Named memory that outlives a run. `Buffer("strength", (1,))` is one a hook may read or write.
+
+    A user's buffer starts as zeros; `write(array)` changes it between runs without compiling anything again, and
+    `read()` gives what the last run left in it. dtype is F32, F16 or U32; a one-axis shape of known length is a row.
+    """
+
+    def __init__(
+        self, name: str, shape: tuple[Size, ...], dtype: DType = DType.F32, role: Role = Role.USER
+    ) -> None:
+        self.name = name
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self.role = role
+        self._memories: list[Memory] = []
+        self._host: Array | None = None
+        if role is Role.USER and not all(isinstance(size, int) and size > 0 for size in self.shape):
+            raise ShapeError(
+                f"buffer {name!r} of shape {self.shape}: a user's buffer has sizes of at least 1"
+            )
+
+    @property
+    def tensor(self) -> Tensor:
+        """All of the buffer, as an operand."""
+        return Tensor(self, View.whole(self.shape), self.dtype)
+
+    def __getitem__(self, key: object) -> Tensor:
+        return self.tensor[key]
+
+    def attach(self, memory: Memory) -> None:
+        """Tell the buffer where its contents now live; a runner calls this when it first binds the buffer."""
+        memory.write(self.read())
+        self._memories.append(memory)
+
+    def read(self) -> Array:
+        """A copy of the contents: those of the device that ran last, or what was written."""
+        if self._memories:
+            return self._memories[-1].read()
+        if self._host is None:
+            return np.zeros(tuple(size for size in self.shape if isinstance(size, int)), self.dtype.numpy)
+        return self._host.copy()
+
+    def write(self, array: Any) -> None:
+        """Replace the contents everywhere. Raises ShapeError unless the array has the buffer's shape."""
+        values = np.asarray(array, self.dtype.numpy)
+        if values.shape != self.shape:
+            raise ShapeError(
+                f"buffer {self.name!r} has shape {self.shape}; it was given an array of {values.shape}"
+            )
+        self._host = values.copy()
+        for memory in self._memories:
+            memory.write(self._host)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.dtype.value}{format_shape(self.shape)} {self.role.value}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tensor:
+    """An operand: a buffer or an operation's result, seen through a view. Slicing makes a view, arithmetic an op."""
+
+    source: Buffer | TensorOp
+    view: View
+    dtype: DType
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of the axes; a symbolic one is a `Dim` and comes first."""
+        return self.view.shape
+
+    @property
+    def where(self) -> str:
+        """`file:line` of the code that built the source."""
+        return f"buffer {self.source.name}" if isinstance(self.source, Buffer) else self.source.where
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of its source, in its own layout."""
+        return self.view.is_whole(self.source.shape)
+
+    def __getitem__(self, key: object) -> Tensor:
+        return replace(self, view=self.view.index(key))
+
+    def reshape(self, *shape: Size) -> Tensor:
+        """The same elements under another shape, without moving them. Raises ShapeError where that cannot be."""
+        return replace(self, view=self.view.reshape(shape))
+
+    def transpose(self, *axes: int) -> Tensor:
+        """The axes in another order, without moving anything; a symbolic axis stays first."""
+        return replace(self, view=self.view.transpose(axes))
+
+    def broadcast(self, shape: Shape) -> Tensor:
+        """This tensor repeated to `shape`, by numpy's rules, without moving anything."""
+        return replace(self, view=self.view.broadcast(shape))
+
+    def __add__(self, other: Tensor | float) -> Tensor:
+        return _elementwise().add(self, other)
+
+    def __radd__(self, other: float) -> Tensor:
+        return _elementwise().add(self, other)
+
+    def __sub__(self, other: Tensor | float) -> Tensor:
+        return _elementwise().subtract(self, other)
+
+    def __rsub__(self, other: float) -> Tensor:
+        return _elementwise().add(_elementwise().multiply(self, -1.0), other)
+
+    def __mul__(self, other: Tensor | float) -> Tensor:
+        return _elementwise().multiply(self, other)
+
+    def __rmul__(self, other: float) -> Tensor:
+        return _elementwise().multiply(self, other)
+
+    def __neg__(self) -> Tensor:
+        return _elementwise().multiply(self, -1.0)
+
+    def __repr__(self) -> str:
+        name = self.source.name
+        return f"{name}: {self.dtype.value}{format_shape(self.shape)}"
+
+
+def _elementwise() -> Any:
+    # A local import: tensor -> ops.elementwise -> op -> tensor, the one cycle, made by operators that build ops.
+    from rwkvgraph.ops import elementwise
+
+    return elementwise
+
+
+def format_shape(shape: Shape) -> str:
+    """`[T, 256]`: how dumps write a shape."""
+    return "[" + ", ".join(map(str, shape)) + "]"

@@ -1,0 +1,86 @@
+"""Fixtures that every test may ask for: a device, random numbers, golden files; and strict floating point.
+
+Tests that use `gpu` are marked `gpu` by that alone.
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from rwkvgraph.gpu import Context
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --update-golden."""
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite tests/golden from what tests produce"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a device, so that `-m "not gpu"` leaves it out."""
+    for item in items:
+        if "gpu" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
+
+
+@pytest.fixture(scope="session")
+def gpu() -> "Iterator[Context]":
+    """The best device there is, for the whole session: never destroy it.
+
+    Without one: skip with the reason, or fail where RWKVGRAPH_REQUIRE_GPU=1.
+    """
+    from rwkvgraph.errors import DeviceError  # not at the top: most tests need neither wgpu nor a device
+    from rwkvgraph.gpu import Context
+
+    try:
+        context = Context.create()
+    except DeviceError as error:
+        if os.environ.get("RWKVGRAPH_REQUIRE_GPU") == "1":
+            pytest.fail(f"RWKVGRAPH_REQUIRE_GPU=1, but: {error}")
+        pytest.skip(str(error))
+    yield context
+    context.destroy()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run and for every test."""
+    return np.random.default_rng(20240612)
+
+
+@pytest.fixture(autouse=True)
+def strict_floats() -> Iterator[None]:
+    """Make numpy raise where a result would be inf or nan; underflow to zero is fine."""
+    with np.errstate(all="raise", under="ignore"):
+        yield
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """golden(name, text): fail unless text is what tests/golden/<name> holds; --update-golden writes it."""
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+            return
+        hint = "`pytest --update-golden` writes it; then read the diff"
+        if not path.exists():
+            pytest.fail(f"There is no {path}; {hint}.")
+        expected = path.read_text(encoding="utf-8")
+        if text != expected:
+            lines = expected.splitlines(), text.splitlines()
+            diff = difflib.unified_diff(*lines, f"golden/{name}", "now", lineterm="")
+            pytest.fail("\n".join([f"{path} differs; if rightly, {hint}.", *diff]), pytrace=False)
+
+    return check
