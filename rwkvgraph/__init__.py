@@ -9,6 +9,9 @@ from rwkvgraph.errors import LoadError as LoadError
 from rwkvgraph.errors import RwkvGraphError as RwkvGraphError
 from rwkvgraph.errors import ShapeError as ShapeError
 from rwkvgraph.errors import TokenizerError as TokenizerError
+from rwkvgraph.generate import Generation as Generation
+from rwkvgraph.generate import Piece as Piece
+from rwkvgraph.generate import generate as generate
 from rwkvgraph.gpu import Context as Context
 from rwkvgraph.gpu import list_adapters as list_adapters
 from rwkvgraph.graph import Graph as Graph

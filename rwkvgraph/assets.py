@@ -11,8 +11,8 @@ FOLDERS = (Path(__file__).parent / "_assets", Path(__file__).parents[1] / "asset
 """Where files are looked for: in an installed wheel, in a checkout."""
 
 TINY_VOCAB_SIZE = 4096
-WORLD_VOCAB_SIZE = 65_536
-"""Logits of the models of the World vocabulary, whose ids end at 65,529: web-rwkv wants a multiple of 8."""
+WORLD_VOCAB_SIZES = range(65_530, 65_537)
+"""Logits of the models of the World vocabulary, whose ids end at 65,529: most are padded to 65,536."""
 
 
 def path(name: str) -> Path:
@@ -43,13 +43,16 @@ def world_vocab() -> Path:
 
 
 def vocab_for(num_vocab: int) -> Path:
-    """The vocabulary that goes with a model of so many logits: the default one's for 4096, else the World's.
+    """The vocabulary that goes with a model of so many logits: the default model's or the World's.
 
-    Raises LoadError for more than 65,536: such a model has a vocabulary of its own.
+    Raises LoadError for any other number: such a model has a vocabulary of its own.
     """
-    if not 0 < num_vocab <= WORLD_VOCAB_SIZE:
-        raise LoadError(
-            f"no vocabulary here is for a model of {num_vocab} logits, only for {TINY_VOCAB_SIZE} and up to "
-            f"{WORLD_VOCAB_SIZE}; give the path of the model's own vocabulary"
-        )
-    return default_vocab() if num_vocab == TINY_VOCAB_SIZE else world_vocab()
+    if num_vocab == TINY_VOCAB_SIZE:
+        return default_vocab()
+    if num_vocab in WORLD_VOCAB_SIZES:
+        return world_vocab()
+    raise LoadError(
+        f"no vocabulary here is for a model of {num_vocab} logits, only for {TINY_VOCAB_SIZE} and for "
+        f"{WORLD_VOCAB_SIZES[0]} to {WORLD_VOCAB_SIZES[-1]}; give the path of the model's own vocabulary "
+        "(--tokenizer on the command line)"
+    )

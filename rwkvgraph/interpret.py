@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,13 +85,21 @@ def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> 
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         for op in ops:
-            value: Any = op.numpy(*(read(tensor) for tensor in op.operands().values()))
+            arrays = [read(tensor) for tensor in op.operands().values()]
+            value: Any = op.numpy(*arrays)
             shape = tuple(resolve(size, sizes) for size in op.shape)
-            result = np.asarray(value, op.dtype.numpy)
+            result = _own(np.asarray(value, op.dtype.numpy), op, arrays)
             if result.shape != shape:
                 raise ShapeError(f"{op!r} gave {result.shape} on numpy, not {shape} (built at {op.where})")
             results[op] = result
     return results
+
+
+def _own(result: Array, op: TensorOp, arrays: Sequence[Array]) -> Array:
+    """A result that stays as it is when a buffer is written later: a copy where it is a view of one."""
+    pairs = zip(op.operands().values(), arrays, strict=True)
+    shared = any(isinstance(t.source, Buffer) and np.may_share_memory(result, array) for t, array in pairs)
+    return result.copy() if shared else result
 
 
 def _padded(array: Array, op: TensorOp) -> Array:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from rwkvgraph.batch import Run, cut, split, stack
+from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.engine import Compiled, Engine, HostEngine
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.engine import GpuEngine
+from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hooks
 from rwkvgraph.load.reader import Reader, open_model
@@ -21,7 +23,7 @@ from rwkvgraph.models import detect
 from rwkvgraph.models.common import Arena, Inputs, ModelInfo, Upload
 from rwkvgraph.op import Array, Buffer, DType, Role, tape
 from rwkvgraph.ops import blit, softmax
-from rwkvgraph.state import State
+from rwkvgraph.state import State, is_integer
 from rwkvgraph.view import B, N, O, T
 
 TOKEN_CHUNK_SIZE = 128
@@ -41,14 +43,15 @@ class Model:
     """
 
     def __init__(self, reader: Reader, engine: Engine, token_chunk_size: int = TOKEN_CHUNK_SIZE) -> None:
-        if token_chunk_size < 1:
-            raise ValueError(f"token_chunk_size is {token_chunk_size}; it is at least 1")
+        if not is_integer(token_chunk_size) or token_chunk_size < 1:
+            raise ValueError(f"token_chunk_size is {token_chunk_size!r}; it is an integer of at least 1")
         version = detect(reader)
         limits = engine.target.limits
         self.info: ModelInfo = version.read_info(reader)
         self.token_chunk_size = token_chunk_size
         self.engine = engine
-        arena = Arena(reader, min(limits.max_storage_binding, limits.max_buffer))
+        textures = tuning_for(engine.target).weights_in_textures and isinstance(engine, GpuEngine)
+        arena = Arena(reader, min(limits.max_storage_binding, limits.max_buffer), textures)
         weights = version.place_weights(self.info, arena)
         self._load(reader, arena)
         self._inputs = Inputs.make()
@@ -86,8 +89,8 @@ class Model:
 
     def state(self, num_batch: int = 1) -> State:
         """A new, empty state of `num_batch` slots. Raises ValueError below 1, DeviceError if memory is out."""
-        if num_batch < 1:
-            raise ValueError(f"num_batch is {num_batch}; a state has at least one slot")
+        if not is_integer(num_batch) or num_batch < 1:
+            raise ValueError(f"num_batch is {num_batch!r}; a state has at least one slot")
         return State(self.info, self._layers, self.engine, num_batch)
 
     def run(self, tokens: Sequence[Tokens], state: State) -> list[Array | None]:
@@ -138,6 +141,13 @@ class Model:
             self._programs[key] = self.engine.compile(self._graph, hooks, self._logits)
         return self._programs[key]
 
+    def prepare(self, tokens: int = 1, hooks: Hooks | None = None) -> None:
+        """Compile now what runs of so many tokens need: otherwise the first of them does."""
+        program = self.program(hooks)
+        if isinstance(program, Runner):
+            for item in program.program.passes:
+                program.kernel(item, item.variant({T: tokens, O: 1, N: 1, B: 1}))
+
     def softmax(self, logits: Any) -> Array:
         """Probabilities of logits (V,) or (rows, V), computed on the model's device. Raises ValueError."""
         values = np.asarray(logits, np.float32)
@@ -173,7 +183,7 @@ class Model:
             raise ValueError(
                 "the state belongs to another model; make one with this model's state(num_batch)"
             )
-        if isinstance(tokens, (str, bytes)) or any(not isinstance(slot, list) for slot in tokens):
+        if not isinstance(tokens, Sequence) or any(not isinstance(slot, list) for slot in tokens):
             raise ValueError(
                 "tokens is a list of lists of ids, one a slot: [[510, 17], [], [91]]; run takes from them"
             )
@@ -202,8 +212,7 @@ def check_ids(ids: Sequence[int], slot: int, num_vocab: int) -> None:
     except TypeError:
         pass  # what cannot be compared is named below
     for at, value in enumerate(ids):
-        is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not is_integer or not 0 <= value < num_vocab:
+        if not is_integer(value) or not 0 <= value < num_vocab:
             raise ValueError(
                 f"token {at} of slot {slot} is {value!r}; ids are integers from 0 to {num_vocab - 1} for this model "
                 "(another vocabulary?)"

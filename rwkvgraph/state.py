@@ -82,11 +82,16 @@ class State:
         return part
 
     def _check(self, slot: int) -> None:
-        if not 0 <= slot < self.num_batch:
+        if not is_integer(slot) or not 0 <= slot < self.num_batch:
             raise ValueError(
-                f"slot {slot} is not one of this state's {self.num_batch} (0 to {self.num_batch - 1})"
+                f"slot {slot!r} is not one of this state's {self.num_batch} (0 to {self.num_batch - 1})"
             )
 
     def __repr__(self) -> str:
         megabytes = self.num_batch * int(np.prod(self.shape)) * 4 / 1e6
         return f"State({self.num_batch} slots of {list(self.shape)} f32, {megabytes:.1f} MB)"
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value is an integer of Python or numpy; True and False are not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -70,6 +70,8 @@ class Buffer:
         self.shape = tuple(shape)
         self.dtype = dtype
         self.role = role
+        self.is_texture = False
+        """Whether a device holds it as a texture: software adapters read weights several times faster from those."""
         self._memories: list[Memory] = []
         self._host: Array | None = None
         if role is Role.USER and not all(isinstance(size, int) and size > 0 for size in self.shape):

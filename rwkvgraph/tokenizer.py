@@ -75,6 +75,11 @@ class Tokenizer:
         """The highest id plus one: the logits that a model must have at least."""
         return self._highest + 1
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Every id that can be decoded, ascending, the end of text among them."""
+        return tuple(self._bytes)
+
     def __len__(self) -> int:
         """The number of ids that can be decoded, the end of text among them."""
         return len(self._bytes)

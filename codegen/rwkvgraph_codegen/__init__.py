@@ -1,17 +1,23 @@
 """Writes WGSL compute shaders from plain descriptions. Knows nothing of graphs, models or devices."""
 
+from rwkvgraph_codegen.binding import TEXTURE_WIDTH as TEXTURE_WIDTH
 from rwkvgraph_codegen.binding import Binding as Binding
 from rwkvgraph_codegen.binding import Element as Element
 from rwkvgraph_codegen.binding import Mode as Mode
 from rwkvgraph_codegen.dialect import NAGA as NAGA
 from rwkvgraph_codegen.dialect import TINT as TINT
 from rwkvgraph_codegen.dialect import Dialect as Dialect
+from rwkvgraph_codegen.head import Head as Head
+from rwkvgraph_codegen.head import head_text as head_text
 from rwkvgraph_codegen.kernel import Phase as Phase
 from rwkvgraph_codegen.kernel import Sum as Sum
 from rwkvgraph_codegen.kernel import map_kernel as map_kernel
 from rwkvgraph_codegen.kernel import prelude as prelude
 from rwkvgraph_codegen.kernel import reduction as reduction
 from rwkvgraph_codegen.kernel import row_kernel as row_kernel
+from rwkvgraph_codegen.matmul import Shape as Shape
+from rwkvgraph_codegen.matmul import matmul_main as matmul_main
+from rwkvgraph_codegen.matmul import uses_subgroups as uses_subgroups
 from rwkvgraph_codegen.source import Parts as Parts
 from rwkvgraph_codegen.source import Source as Source
 from rwkvgraph_codegen.source import assemble as assemble

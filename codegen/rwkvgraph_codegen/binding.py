@@ -13,6 +13,9 @@ Element = Literal["f32", "f16", "u32"]
 Mode = Literal["lane", "splat", "word", "words"]
 """lane: the value of a lane. splat: one element for all lanes of a row. word, words: one u32, four u32, of a row."""
 
+TEXTURE_WIDTH = 4096
+"""Texels of a texture's row. WebGPU allows 8192 each way, so a texture holds 512 MiB."""
+
 _STORED = {
     ("f32", True): "vec4<f32>",
     ("f32", False): "f32",
@@ -54,12 +57,16 @@ _RESULTS: dict[Mode, str] = {"lane": "V", "splat": "V", "word": "u32", "words": 
 
 @dataclass(frozen=True)
 class Binding:
-    """One storage buffer of a kernel. `wide` kernels see rows as `vec4`s, others as single elements."""
+    """One storage buffer of a kernel. `wide` kernels see rows as `vec4`s, others as single elements.
+
+    A texture holds 16 bytes a texel, row after row of `TEXTURE_WIDTH` texels; of f16 textures only `block` reads.
+    """
 
     index: int
     element: Element
     writable: bool
     wide: bool
+    is_texture: bool = False
 
     @property
     def name(self) -> str:
@@ -68,18 +75,38 @@ class Binding:
 
     def declaration(self) -> str:
         """`@group(0) @binding(1) var<storage, read> b1: array<vec4<f32>>;` - binding 0 is the uniform."""
+        if self.is_texture:
+            texel = "f32" if self.element == "f32" else "u32"
+            return f"@group(0) @binding({self.index}) var {self.name}: texture_2d<{texel}>;"
         access = "read_write" if self.writable else "read"
         stored = _STORED[self.element, self.wide]
         return f"@group(0) @binding({self.index}) var<storage, {access}> {self.name}: array<{stored}>;"
 
+    def block(self, index: str) -> str:
+        """The expression for 16 bytes as `vec4<u32>`, by their number."""
+        if self.is_texture:
+            spot = f"vec2<u32>({index} % {TEXTURE_WIDTH}u, {index} / {TEXTURE_WIDTH}u)"
+            return f"textureLoad({self.name}, {spot}, 0)"
+        return f"{self.name}[{index}]"
+
     def load(self, mode: Mode) -> str:
         """The function that reads a value."""
-        body = _LOADS[self.element, self.wide, mode].format(b=self.name)
+        body = self._texture_load(mode) if self.is_texture else _LOADS[self.element, self.wide, mode]
+        body = body.format(b=self.name)
         if mode in ("word", "words"):
             head = f"fn load_{self.name}_{mode}(at: vec4<u32>, i0: u32) -> {_RESULTS[mode]}"
         else:
             head = f"fn load_{self.name}_{mode}(at: vec4<u32>, i0: u32, i1: u32, i2: u32) -> {_RESULTS[mode]}"
         return f"{head} {{\n    {body}\n}}"
+
+    def _texture_load(self, mode: Mode) -> str:
+        if self.element != "f32":
+            raise ValueError("only matmuls read f16 textures, block by block")
+        place = "at.x + i0 * at.y + i1 * at.z"
+        if self.wide and mode == "lane":
+            return f"let e = ({place}) / 4u + i2;\n    return {self.block('e')};"
+        element = f"{place} + i2 * at.w" if mode == "lane" else place
+        return f"let e = {element};\n    let four = {self.block('(e / 4u)')};\n    return V(four[e % 4u]);"
 
     def store(self) -> str:
         """The function that writes a lane. Raises ValueError for buffers other than f32."""

@@ -71,12 +71,12 @@ def find_domain(ops: Sequence[TensorOp]) -> Domain | None:
     for op in ops:
         inner = split_rows(op.shape)[1]
         shapes.append((_product(inner[:-1]), inner[-1]))
-    for lanes in (1,) if heads else (LANES, 1):
+    for lanes in (LANES, 1):
         for middle, inner_size in dict.fromkeys(shapes):
             if fixed and inner_size not in fixed:
                 continue
             domain = Domain(rows, middle, inner_size, lanes)
-            if all(op_fits(op, domain) for op in ops if op.kind != "wkv"):
+            if all(op_fits(op, domain) for op in ops):
                 return domain
     return None
 
@@ -87,8 +87,8 @@ def op_fits(op: TensorOp, domain: Domain) -> bool:
         return False
     try:
         for name, tensor in op.operands().items():
-            if tensor.dtype is DType.U32:
-                continue
+            if tensor.dtype is DType.U32 or (op.kind == "wkv" and name in op.updates()):
+                continue  # read by the kernel's own text
             place = strides_of(tensor, op, name, domain)
             if domain.lanes > 1 and not (place.is_wide() and _owns_padding(tensor, op, domain)):
                 return False
@@ -144,6 +144,8 @@ def _check_reads(ops: Sequence[TensorOp], kind: str) -> str | None:
     shifted: set[int] = set()
     for op in ops:
         rows = op.rows() if isinstance(op, Map) else {}
+        if BEFORE in rows.values():
+            shifted.add(id(op))  # wherever that row comes from: nothing can be asked for two rows earlier
         for name, tensor in op.operands().items():
             if id(tensor.source) not in inside:
                 continue
@@ -157,7 +159,6 @@ def _check_reads(ops: Sequence[TensorOp], kind: str) -> str | None:
                 return "it reads rows that other workgroups make"
             if kind not in ("map", "row") or id(tensor.source) in shifted:
                 return "it reads the row before, which is too much to compute again"
-            shifted.add(id(op))
     return None
 
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 
 from rwkvgraph.compiler.domain import Strides, matmul_domain, split_parts
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.tuning import Tuning, tuning_for
+from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.op import Buffer, Tensor, TensorOp
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.quant import BLOCK
 from rwkvgraph.view import LANES, resolve
-from rwkvgraph_codegen import Parts, Statement, assemble, fill, reduction
+from rwkvgraph_codegen import Parts, Statement, assemble, matmul_main, uses_subgroups
 
 WORDS = 3
 """Rows of the uniform's table that each part takes: its shape, its weights' place, its input's place."""
@@ -80,43 +78,23 @@ def _rest(part: Part) -> list[Tensor]:
     return tensors
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """How a template cuts the work: matrix rows and tokens a workgroup."""
-
-    template: str
-    threads: int
-    rows: int
-    tokens: int
-    max_rows: int | None
-
-
 def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> Pass:
     writer = Writer(group, plan.places, matmul_domain(parts[0].op), reserved=WORDS * len(parts))
     texts = _readers(writer, parts)
     finish, statements = _finish(writer, parts)
     rows = Amount.of(parts[0].op.shape[0])
     variants = []
-    for shape in _shapes(tuning_for(target)):
-        body = "\n".join([_part_of(len(parts)), *texts, finish, _template(shape, target)])
+    for shape in tuning_for(target).matmul:
+        subgroups = uses_subgroups(shape, target.subgroups)
+        body = "\n".join([_part_of(len(parts)), *texts, finish, matmul_main(shape, subgroups)])
         functions = tuple(writer.functions.values())
-        kernel = Parts(
-            writer.bindings(), functions, statements, len(writer.table), LANES, _subgroups(shape, target)
-        )
+        kernel = Parts(writer.bindings(), functions, statements, len(writer.table), LANES, subgroups)
         source = assemble(group.label, kernel, body, shape.threads, target.dialect)
-        units = _set_units(writer, parts, shape.rows)
+        units = _set_units(writer, parts, shape.group_rows)
         size = (rows, Amount(units), Amount(), Amount())
-        variants.append(
-            Variant(source, (size, *writer.table), Grid(Amount(units), 1, rows, shape.tokens), shape.max_rows)
-        )
+        grid = Grid(Amount(units), 1, rows, shape.group_tokens)
+        variants.append(Variant(source, (size, *writer.table), grid, shape.max_tokens))
     return Pass(group.label, group.ops[-1].layer, tuple(variants), tuple(writer.buffers), rows)
-
-
-def _shapes(tuning: Tuning) -> tuple[_Shape, _Shape]:
-    return (
-        _Shape(tuning.vector, tuning.vector_threads, tuning.vector_rows, 1, tuning.tile_from - 1),
-        _Shape(tuning.tile, tuning.tile_threads, tuning.tile_rows, tuning.tile_tokens, None),
-    )
 
 
 def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:
@@ -139,7 +117,7 @@ def _readers(writer: Writer, parts: Sequence[Part]) -> list[str]:
         columns = resolve(x.shape[1], {})
         binding, place = writer.locate(x, Strides(x.view.offset, x.view.strides[0], 0, 1))
         assert isinstance(part.weights.source, Buffer), "weights live in buffers"
-        weights.append(writer.binding(part.weights.source).name)
+        weights.append(writer.binding(part.weights.source).block("index"))
         inputs.append(binding.name)
         ragged |= columns % BLOCK != 0
         blocks = Amount(-(-columns // BLOCK))
@@ -151,9 +129,7 @@ def _readers(writer: Writer, parts: Sequence[Part]) -> list[str]:
     if ragged:
         lane = "columns_only(part, lane, {b}[base + lane])"
     readers = [
-        _switch(
-            "fn weight(part: u32, index: u32) -> vec4<u32>", [f"return {name}[index];" for name in weights]
-        ),
+        _switch("fn weight(part: u32, index: u32) -> vec4<u32>", [f"return {block};" for block in weights]),
         _switch(
             "fn input(part: u32, base: u32, lane: u32) -> vec4<f32>",
             [f"return {lane.format(b=name)};" for name in inputs],
@@ -205,23 +181,3 @@ def _finish(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement
     head = "fn finish(part: u32, i0: u32, i2: u32, value: vec4<f32>)"
     text = _switch(head, cases)
     return text.replace("{\n", "{\n    let i1 = 0u;\n", 1) if "i1" in text else text, tuple(statements)
-
-
-def _subgroups(shape: _Shape, target: Target) -> bool:
-    return target.subgroups and shape.max_rows is not None
-
-
-@cache
-def _text(name: str) -> str:
-    return resources.files("rwkvgraph.ops").joinpath(f"{name}.wgsl").read_text("utf-8")
-
-
-def _template(shape: _Shape, target: Target) -> str:
-    subgroups = _subgroups(shape, target)
-    return fill(
-        _text(shape.template),
-        threads=shape.threads,
-        reduction=reduction("+", shape.threads, subgroups),
-        subgroup_inputs=",\n        @builtin(subgroup_size) subgroup: u32" if subgroups else "",
-        subgroup_argument=", subgroup" if subgroups else "",
-    )

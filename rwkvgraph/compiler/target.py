@@ -58,12 +58,14 @@ class Target:
 
     subgroups: whether kernels may call subgroup functions; their size is only known inside a kernel.
     kind: "cpu" for software adapters (llvmpipe, SwiftShader), "gpu" for all others. A key for tuning tables.
+    lanes: subgroup size of a software adapter, measured; 0 where it is not known or may vary.
     """
 
     limits: Limits
     dialect: Dialect
     subgroups: bool
     kind: Literal["cpu", "gpu"]
+    lanes: int = 0
 
     @classmethod
     def browser(cls, subgroups: bool = False) -> Self:

@@ -5,34 +5,60 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rwkvgraph.compiler.target import Target
+from rwkvgraph_codegen import Shape
 
 
 @dataclass(frozen=True)
 class Tuning:
     """Numbers that kernels are built with.
 
-    row_threads: threads that reduce a row, a power of two. vector: the template for few tokens, `vector_threads` a
-    workgroup. tile: the template for many. tile_from: the number of tokens from which tiles are used.
+    row_threads: threads that reduce a row, a power of two. matmul: kernels by growing number of tokens, the last
+    for any. weights_in_textures: whether matrices are read from textures instead of buffers.
     """
 
     row_threads: int
-    vector: str
-    vector_threads: int
-    vector_rows: int
-    tile: str
-    tile_threads: int
-    tile_rows: int
-    tile_tokens: int
-    tile_from: int
+    matmul: tuple[Shape, ...]
+    weights_in_textures: bool = False
 
 
 def tuning_for(target: Target) -> Tuning:
     """The measured choices for a target."""
-    if target.kind == "cpu":
+    if target.kind == "cpu" and target.lanes >= 8:
         return CPU
-    return GPU_SUBGROUPS if target.subgroups else GPU
+    if target.kind == "cpu":
+        return CPU_NARROW
+    return GPU if target.subgroups else GPU_WITHOUT_SUBGROUPS
 
 
-CPU = Tuning(8, "matmul_vector", 64, 4, "matmul_tile", 64, 32, 32, 16)
-GPU = Tuning(256, "matmul_vector", 64, 4, "matmul_tile", 64, 32, 32, 16)
-GPU_SUBGROUPS = GPU
+# llvmpipe (2 cores, AVX2), multiply-adds a second: a load from a buffer is a loop over the lanes, one from a texture
+# is not, so textures give 2.7 G for one token where buffers give 0.6 G, and 14 G for many where buffers give 6 G.
+CPU = Tuning(
+    8,
+    (
+        Shape("lanes", 8, 8, 1, max_tokens=2),
+        Shape("lanes", 8, 16, 16),
+    ),
+    weights_in_textures=True,
+)
+CPU_NARROW = Tuning(
+    8, (Shape("split", 32, 4, 1, max_tokens=7), Shape("tile", 64, 4, 4, unroll=2)), weights_in_textures=True
+)
+
+# One NVIDIA H200, f16 weights: one token at 1.2, 2.6, 3.1, 1.8, 4.4 TB/s for 2048x2048, 6432x2048, 8192x2048, 2048x8192,
+# 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6); tiles at 26 TFLOP/s for 1024 tokens.
+GPU = Tuning(
+    256,
+    (
+        Shape("split", 32, 4, 1, unroll=2, max_tokens=1),
+        Shape("split", 64, 4, 8, max_tokens=32),
+        Shape("tile", 64, 8, 8, unroll=4),
+    ),
+)
+GPU_WITHOUT_SUBGROUPS = Tuning(
+    256,
+    (
+        Shape("split", 64, 4, 1, unroll=2, max_tokens=1),
+        Shape("split", 64, 4, 8, max_tokens=32),
+        Shape("tile", 64, 8, 8, unroll=4),
+    ),
+)

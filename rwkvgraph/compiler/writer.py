@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Domain, Strides, strides_of
 from rwkvgraph.compiler.fuse import Group
@@ -61,7 +62,8 @@ class Writer:
             self.buffers.append(source)
         dtype = source.dtype if isinstance(source, Buffer) else DType.F32
         wide = self.domain.lanes > 1
-        return Binding(self.buffers.index(source) + 1, dtype.value, source in self._written, wide)
+        is_texture = isinstance(source, Buffer) and source.is_texture
+        return Binding(self.buffers.index(source) + 1, dtype.value, source in self._written, wide, is_texture)
 
     def bindings(self) -> tuple[Binding, ...]:
         """Every binding, in order."""
@@ -153,6 +155,7 @@ class Scope:
         self.statements: list[Statement] = []
         self.summed: set[str] = set()
         self._writer = writer
+        self._domain = writer.domain
         self._known: dict[object, str] = {}
 
     def value(self, op: TensorOp, row: str = HERE) -> str:
@@ -176,18 +179,29 @@ class Scope:
         return self._emit(name, arguments)
 
     def store(self, op: TensorOp, domain: Domain | None = None) -> None:
-        """Write what an operation leaves behind: its result, where others read it, and what it updates."""
+        """Write what an operation leaves behind: its result, where others read it, and what it updates.
+
+        domain: of the scope from here on, where it is not the kernel's: a pass may hold matmuls of several widths.
+        """
+        self._domain = domain or self._domain
         if op in self._writer.stored:
-            binding, at, _ = self._writer.place(op.result, op, "", domain)
+            binding, at, _ = self._writer.place(op.result, op, "", self._domain)
             self.statements.append(Store(binding, at, self.value(op)))
         if not isinstance(op, Map):
             return
         for name, tensor in op.updates().items():
-            binding, at, _ = self._writer.place(tensor, op, name, domain)
+            binding, at, _ = self._writer.place(tensor, op, name, self._domain)
             value = self.value(op)
             row = self._row(op, "row", op.row, HERE) if op.row != "i0" else HERE
             guard = self._row(op, "guard", op.guard, HERE, "bool") if op.guard else ""
             self.statements.append(Store(binding, at, value, row, guard))
+
+    def guard_stores(self, first: int, condition: str) -> None:
+        """Let the stores from statement `first` on happen only where `condition` holds."""
+        for index, item in enumerate(self.statements[first:], first):
+            if isinstance(item, Store):
+                guard = f"{condition} && {item.guard}" if item.guard else condition
+                self.statements[index] = replace(item, guard=guard)
 
     def operand(self, op: TensorOp, name: str, tensor: Tensor, row: str = HERE) -> str:
         """The variable with an operand's value."""
@@ -202,7 +216,7 @@ class Scope:
             return self._word(tensor, row)
         if expression and expression != BEFORE:
             row = self._row(op, name, expression, row)
-        binding, at, splat = writer.place(tensor, op, name)
+        binding, at, splat = writer.place(tensor, op, name, self._domain)
         return self._load(binding, "splat" if splat else "lane", at, row)
 
     def _call(self, op: Map, row: str) -> str:
@@ -310,6 +324,4 @@ def _word_type(tensor: Tensor) -> str:
 
 
 def _float_word(value: float) -> Amount:
-    import struct
-
     return Amount(struct.unpack("<I", struct.pack("<f", float(value)))[0])

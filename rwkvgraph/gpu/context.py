@@ -31,10 +31,12 @@ from rwkvgraph.gpu.faults import LESS_MEMORY, faults, shader_fault
 from rwkvgraph.gpu.native import driver
 from rwkvgraph.gpu.probe import measure_target
 
-Access = Literal["uniform", "read", "write"]
+Access = Literal["uniform", "read", "write", "texels", "numbers"]
 Use = Literal["storage", "uniform", "staging", "queries"]
 DumpShader = Callable[[str, str], None]
 """Called with a kernel's label and text before the driver sees the text."""
+
+SAMPLE_TYPES = {"texels": "uint", "numbers": "unfilterable-float"}
 
 LAYOUTS: dict[Access, dict[str, object]] = {
     "uniform": {"type": "uniform", "has_dynamic_offset": True},
@@ -54,7 +56,8 @@ FLAGS: dict[Use, int] = {
 class Signature:
     """What a kernel binds at @group(0), binding 0 upwards.
 
-    A "uniform" takes one dynamic offset in every set_bind_group; "write" is read_write storage.
+    A "uniform" takes one dynamic offset in every set_bind_group; "write" is read_write storage; "texels" and
+    "numbers" are textures of u32 and of f32.
     """
 
     accesses: tuple[Access, ...]
@@ -142,7 +145,7 @@ class Context:
         """The bind group layout of a signature; one object for equal signatures."""
         if signature not in self._layouts:
             entries = [
-                {"binding": index, "visibility": wgpu.ShaderStage.COMPUTE, "buffer": LAYOUTS[access]}
+                {"binding": index, "visibility": wgpu.ShaderStage.COMPUTE, **layout_entry(access)}
                 for index, access in enumerate(signature.accesses)
             ]
             with faults(f"laying out {len(entries)} bindings"):
@@ -237,6 +240,13 @@ class Context:
         self._layouts.clear()
         self._staging = None
         self.device.destroy()
+
+
+def layout_entry(access: Access) -> dict[str, object]:
+    """What a bind group layout says of one binding."""
+    if access in SAMPLE_TYPES:
+        return {"texture": {"sample_type": SAMPLE_TYPES[access], "view_dimension": "2d", "multisampled": False}}
+    return {"buffer": LAYOUTS[access]}
 
 
 def forget(context: weakref.ref[Context], size: int) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from rwkvgraph.compiler import compile
 from rwkvgraph.gpu.context import Context
-from rwkvgraph.gpu.runner import DeviceMemory, Runner
-from rwkvgraph.gpu.transfer import upload
+from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, memory_for
+from rwkvgraph.gpu.runner import Runner
+from rwkvgraph.gpu.transfer import PIECE, flush
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hooks
 from rwkvgraph.op import Array, Buffer
@@ -22,13 +21,18 @@ class GpuEngine:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.target = context.target
-        self._resident: dict[Buffer, DeviceMemory] = {}
+        self._resident: dict[Buffer, AnyMemory] = {}
+        self._ticket: int | None = None
+        self._pending = 0
 
     def load(self, buffer: Buffer, pieces: Iterator[tuple[int, Array]]) -> None:
         """Fill a weight buffer from (first element, elements) pieces, one at a time in host memory."""
-        memory = DeviceMemory(self.context, buffer, {})
+        memory = memory_for(self.context, buffer)
         for start, values in pieces:
-            upload(self.context, memory.gpu, start * buffer.dtype.bytes, np.ascontiguousarray(values))
+            memory.fill(start, values)
+            self._pending += values.nbytes
+            if self._pending >= PIECE:  # else wgpu would keep a copy of every piece until the first run
+                self._ticket, self._pending = flush(self.context, self._ticket), 0
         self._resident[buffer] = memory
 
     def state_memory(self, buffer: Buffer, sizes: Sizes) -> DeviceMemory:

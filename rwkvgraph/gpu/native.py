@@ -98,6 +98,10 @@ class Direct:
         self.queue = self.device.queue._internal
         self.encoder_descriptor = self.ffi.new("WGPUCommandEncoderDescriptor *")
         self.buffer_descriptor = self.ffi.new("WGPUCommandBufferDescriptor *")
+        # Parsed here, not on first use: Ctrl-C while cffi 2.1 parses a type leaves its lock taken for good.
+        self.list_type = self.ffi.typeof("WGPUCommandBuffer[]")
+        self.index_type = self.ffi.typeof("WGPUSubmissionIndex *")
+        self.info_type = self.ffi.typeof("WGPUBufferMapCallbackInfo *")
         signature = "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)"
         self.on_mapped = self.ffi.callback(signature, self._note_status, onerror=self._note_interrupted)
         self.interrupted: BaseException | None = None
@@ -123,7 +127,7 @@ class Direct:
 
     def submit(self, commands: Sequence[GPUCommandBuffer]) -> int:
         self._unmap_interrupted()
-        handles = self.ffi.new("WGPUCommandBuffer[]", [c._internal for c in commands])
+        handles = self.ffi.new(self.list_type, [c._internal for c in commands])
         return int(self.lib.wgpuQueueSubmitForIndex(self.queue, len(commands), handles))
 
     def _unmap_interrupted(self) -> None:
@@ -139,7 +143,7 @@ class Direct:
         self.mapping.pop(buffer, None)
 
     def wait(self, ticket: int) -> None:
-        self.lib.wgpuDevicePoll(self.device._internal, True, self.ffi.new("WGPUSubmissionIndex *", ticket))
+        self.lib.wgpuDevicePoll(self.device._internal, True, self.ffi.new(self.index_type, ticket))
         if self.interrupted is not None:
             error, self.interrupted = self.interrupted, None
             raise error
@@ -158,7 +162,7 @@ class Direct:
             self._unmap(buffer)
 
     def _map(self, buffer: object, nbytes: int, handle: object) -> None:
-        info = self.ffi.new("WGPUBufferMapCallbackInfo *")
+        info = self.ffi.new(self.info_type)
         info.mode = self.lib.WGPUCallbackMode_AllowProcessEvents
         info.callback = self.on_mapped
         info.userdata1 = handle

@@ -6,6 +6,7 @@ Asks the device once, at its creation; the caches and the queue are in `context.
 import os
 from typing import Literal
 
+import wgpu
 from wgpu.classes import GPUDevice, GPUError
 
 from rwkvgraph.compiler.target import Limits, Target
@@ -36,7 +37,35 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
     allowed = os.environ.get("RWKVGRAPH_SUBGROUPS") != "0" and "subgroup" in device.features
     dialect = probe_dialect(device) if allowed else None
     kind: Literal["cpu", "gpu"] = "cpu" if info.kind == "software" else "gpu"
-    return Target(limits, dialect or NAGA, dialect is not None, kind)
+    lanes = measure_lanes(device, dialect) if dialect and kind == "cpu" else 0
+    return Target(limits, dialect or NAGA, dialect is not None, kind, lanes)
+
+
+LANES = """
+@group(0) @binding(0) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(32)
+fn main(@builtin(subgroup_size) size: u32) { y[0] = size; }
+"""
+
+
+def measure_lanes(device: GPUDevice, dialect: Dialect) -> int:
+    """The subgroup size that a kernel really gets: llvmpipe does not tell the adapter's."""
+    module = device.create_shader_module(label="lanes", code=dialect.subgroup_header + LANES)
+    pipeline = device.create_compute_pipeline(
+        layout="auto", compute={"module": module, "entry_point": "main"}
+    )
+    usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC
+    result = device.create_buffer(label="lanes", size=16, usage=usage)
+    entries = [{"binding": 0, "resource": {"buffer": result, "offset": 0, "size": 16}}]
+    group = device.create_bind_group(layout=pipeline.get_bind_group_layout(0), entries=entries)
+    encoder = device.create_command_encoder()
+    run = encoder.begin_compute_pass()
+    run.set_pipeline(pipeline)
+    run.set_bind_group(0, group)
+    run.dispatch_workgroups(1)
+    run.end()
+    device.queue.submit([encoder.finish()])
+    return int.from_bytes(device.queue.read_buffer(result, 0, 4), "little")
 
 
 def probe_dialect(device: GPUDevice) -> Dialect | None:

@@ -14,55 +14,14 @@ from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import Pass, Program, Variant
 from rwkvgraph.gpu.context import Access, Context, Kernel, Signature
 from rwkvgraph.gpu.faults import faults
-from rwkvgraph.gpu.transfer import Readback, download, upload
+from rwkvgraph.gpu.memory import DeviceMemory, Memories, memory_for, whole
+from rwkvgraph.gpu.transfer import Readback
 from rwkvgraph.op import Array, Buffer, Role
-from rwkvgraph.view import B, Dim, O, Sizes, T, resolve, round_up, row_width, split_rows
+from rwkvgraph.view import B, Dim, O, Sizes, T, resolve, round_up, row_width
+from rwkvgraph_codegen import Binding
 
 ELEMENT = 4
-
-
-class DeviceMemory:
-    """One buffer's contents on a device."""
-
-    def __init__(self, context: Context, buffer: Buffer, sizes: Sizes) -> None:
-        rows, inner = split_rows(buffer.shape)
-        self.rows = resolve(rows, sizes)
-        self.width = row_width(buffer.shape)
-        self._context = context
-        self._buffer = buffer
-        self._inner = inner
-        self.gpu = context.buffer(self.rows * self.width * buffer.dtype.bytes, buffer.name)
-
-    def read(self) -> Array:
-        """The contents, in the buffer's shape."""
-        return self.read_rows(0, self.rows).reshape(self._shape(self.rows))
-
-    def write(self, array: Array) -> None:
-        """Replace the contents."""
-        self.write_rows(0, np.asarray(array).reshape(self.rows, -1))
-
-    def read_rows(self, start: int, stop: int) -> Array:
-        """Rows of the leading axis, each flat: (stop - start, elements of a row)."""
-        dtype = self._buffer.dtype
-        at, count = start * self.width * dtype.bytes, (stop - start) * self.width * dtype.bytes
-        flat = (
-            download(self._context, self.gpu, at, count).view(dtype.numpy).reshape(stop - start, self.width)
-        )
-        return flat[:, : int(np.prod(self._inner))]
-
-    def write_rows(self, start: int, rows: Array) -> None:
-        """Replace rows of the leading axis."""
-        dtype = self._buffer.dtype
-        padded = np.zeros((len(rows), self.width), dtype.numpy)
-        padded[:, : rows.shape[1]] = rows
-        upload(self._context, self.gpu, start * self.width * dtype.bytes, padded)
-
-    def _shape(self, rows: int) -> tuple[int, ...]:
-        shape = tuple(size for size in self._buffer.shape if isinstance(size, int))
-        return shape if len(shape) == len(self._buffer.shape) else (rows, *shape)
-
-
-Memories = Mapping[Buffer, DeviceMemory]
+"""Bytes of an activation."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +127,7 @@ class Runner:
     def kernel(self, item: Pass, variant: Variant) -> Kernel:
         """The compiled shader of a pass; the same for the same text."""
         accesses: list[Access] = ["uniform"]
-        accesses += ["write" if binding.writable else "read" for binding in variant.source.bindings]
+        accesses += [access_of(binding) for binding in variant.source.bindings]
         return self.context.kernel(variant.source.text, Signature(tuple(accesses)), item.label)
 
     def _group(
@@ -182,24 +141,21 @@ class Runner:
                 {"binding": 0, "resource": {"buffer": self._table.gpu, "offset": 0, "size": size}}
             ]
             for at, buffer in enumerate(self.program.passes[index].buffers):
-                gpu = self._memory(buffer, state)
-                entries.append(
-                    {"binding": at + 1, "resource": {"buffer": gpu, "offset": 0, "size": gpu.size}}
-                )
+                entries.append({"binding": at + 1, "resource": self._resource(buffer, state)})
             with faults(f"binding {kernel.label}"):
                 groups[key] = self.context.device.create_bind_group(layout=kernel.layout, entries=entries)
         return groups[key]
 
-    def _memory(self, buffer: Buffer | Slot, state: Memories) -> GPUBuffer:
+    def _resource(self, buffer: Buffer | Slot, state: Memories) -> Any:
         if buffer in self._shared:
-            return self._shared[buffer]
+            return whole(self._shared[buffer])
         assert isinstance(buffer, Buffer), "slots are shared"
         if buffer in state:
-            return state[buffer].gpu
+            return state[buffer].resource
         if buffer not in self._resident:
-            self._resident[buffer] = memory = DeviceMemory(self.context, buffer, {})
+            self._resident[buffer] = memory = memory_for(self.context, buffer)
             buffer.attach(memory)
-        return self._resident[buffer].gpu
+        return self._resident[buffer].resource
 
     def _grow(self, sizes: Sizes) -> None:
         """Make scratch, inputs and outputs large enough; those of an earlier, shorter run go."""
@@ -228,6 +184,13 @@ class Runner:
         most = self.most_tokens if dim is T else self.most_outputs if dim is O else max(size, 1)
         power = 1 << max(size - 1, 0).bit_length()
         return max(size, min(power, most))
+
+
+def access_of(binding: Binding) -> Access:
+    """How a bind group layout declares a binding."""
+    if binding.is_texture:
+        return "numbers" if binding.element == "f32" else "texels"
+    return "write" if binding.writable else "read"
 
 
 class _Table:

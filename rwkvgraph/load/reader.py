@@ -13,6 +13,9 @@ from safetensors import SafetensorError, safe_open
 from rwkvgraph.errors import LoadError
 from rwkvgraph.op import Array
 
+MAPPED_BYTES = 64 << 20
+"""Bytes read before a file is mapped anew: what was read of a mapping counts as this process's memory."""
+
 _LFS = b"version https://git-lfs"
 
 
@@ -37,10 +40,8 @@ class SafetensorsReader:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         _check_file(path)
-        try:
-            self._file: Any = safe_open(path, framework="numpy")
-        except (SafetensorError, OSError) as error:
-            raise LoadError(f"{path} is not a safetensors file: {error}") from error
+        self._file = _map(self.path)
+        self._read = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
         for name in self._file.keys():  # noqa: SIM118 - not a dict
             part = self._file.get_slice(name)
@@ -61,7 +62,11 @@ class SafetensorsReader:
     def rows(self, name: str, start: int, stop: int) -> Array:
         """Rows `start` to `stop` of a tensor's first axis, as float16; only they are read."""
         self.shape(name)
-        return np.asarray(self._file.get_slice(name)[start:stop])
+        if self._read > MAPPED_BYTES:
+            self._file, self._read = _map(self.path), 0
+        values = np.asarray(self._file.get_slice(name)[start:stop])
+        self._read += values.nbytes
+        return values
 
 
 class ArrayReader:
@@ -94,6 +99,14 @@ def open_model(source: str | Path | Mapping[str, Array] | Reader) -> Reader:
     if isinstance(source, (str, Path)):
         return SafetensorsReader(Path(source))
     return source
+
+
+def _map(path: str) -> Any:
+    """A safetensors file, mapped into memory. Raises LoadError."""
+    try:
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise LoadError(f"{path} is not a safetensors file: {error}") from error
 
 
 def _check_file(path: Path) -> None:

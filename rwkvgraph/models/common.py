@@ -65,14 +65,16 @@ class Upload:
 class Arena:
     """Lays a model's weights out in few buffers, so that a pass binds few: vectors in one, matrices in one a layer.
 
-    limit: the most bytes a buffer may have. Matrices beyond it are split by rows.
+    limit: the most bytes a buffer may have. Matrices beyond it are split by rows. textures: keep matrices in those.
     """
 
-    def __init__(self, reader: Reader, limit: int) -> None:
+    def __init__(self, reader: Reader, limit: int, textures: bool = False) -> None:
         self.uploads: list[Upload] = []
         self._reader = reader
         self._limit = limit
+        self._textures = textures
         self._vectors = Buffer("vectors", (0,), DType.F32, Role.WEIGHT)
+        self._vectors.is_texture = textures
         self.buffers: list[Buffer] = [self._vectors]
         self._home: dict[str, Buffer] = {}
 
@@ -85,8 +87,11 @@ class Arena:
         self.uploads.append(Upload(self._vectors, offset, name, 0, found[0], None))
         return Tensor(self._vectors, _dense(shape, offset), DType.F32)
 
-    def matrix(self, name: str, shape: tuple[int, int], home: str) -> Matrix:
-        """A matrix of the file (M, K), beside the others of `home` as far as they fit. Raises LoadError."""
+    def matrix(self, name: str, shape: tuple[int, int], home: str, is_table: bool = False) -> Matrix:
+        """A matrix of the file (M, K), beside the others of `home` as far as they fit. Raises LoadError.
+
+        is_table: its rows are gathered, not multiplied by, so it is never kept in a texture.
+        """
         found = self._reader.shape(name)
         if found != shape:
             raise LoadError(f"{self._reader.path}: {name} has shape {found}; wanted {shape}")
@@ -97,6 +102,7 @@ class Arena:
         for start in range(0, rows, most):
             stop = min(start + most, rows)
             buffer, offset = self._room(home, (stop - start) * stride, storage.dtype)
+            buffer.is_texture = self._textures and not is_table
             self.uploads.append(Upload(buffer, offset, name, start, stop, storage))
             parts.append(Tensor(buffer, View((stop - start, shape[1]), (stride, 1), offset), storage.dtype))
         return Matrix(storage, tuple(parts))

@@ -168,7 +168,7 @@ def _two(reader: Reader, name: str) -> tuple[int, int]:
 def place_weights(info: ModelInfo, arena: Arena) -> Weights:
     """Every weight as a tensor of the arena. Raises LoadError for what is missing or has another shape."""
     c, v = info.num_emb, info.num_vocab
-    emb = arena.matrix("emb.weight", (v, c), "emb")
+    emb = arena.matrix("emb.weight", (v, c), "emb", is_table=True)
     head = arena.matrix("head.weight", (v, c), "head")
     layers = tuple(_place_layer(info, arena, index) for index in range(info.num_layer))
     return Weights(emb, _norm(arena, "blocks.0.ln0", (c,)), _norm(arena, "ln_out", (c,)), head, layers)

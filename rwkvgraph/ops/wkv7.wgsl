@@ -1,53 +1,44 @@
-// RWKV-7 time mixing of one head of one slot a workgroup, token after token. Thread i2 holds column i2 (a value) of
-// the head's state, in registers, for the whole run; each token's r w k kk b go round through workgroup memory.
-var<workgroup> partials: array<f32, $size>;
+// RWKV-7 time mixing of one head of one slot a workgroup, token after token. A lane of the head's columns (values)
+// belongs to $shares threads, each of which holds $each of its rows (keys) in registers for the whole run; a token's
+// r w k b (b = kk a) and kk go round through workgroup memory.
 var<workgroup> rwkb: array<vec4<f32>, $size>;
 var<workgroup> removal: array<f32, $size>;
+var<workgroup> shared_sums: array<V, $threads>;
+$reduce
 
-fn reduce_head(thread: u32, value: f32) -> f32 {
-    workgroupBarrier(); // the threads may still read the sum before
-    partials[thread] = value;
-    workgroupBarrier();
-    var sum = 0.0;
-    for (var j = 0u; j < ${size}u; j++) {
-        sum += partials[j];
-    }
-    return sum;
+fn sum_shares(thread: u32, value: V) -> V {
+$sum_shares
 }
 
-@compute @workgroup_size($size)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+@compute @workgroup_size($threads)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32$inputs) {
+$set_up
     let i1 = group.x;
-    let i2 = thread;
+    let i2 = thread % ${columns}u;
+    let first = thread / ${columns}u * ${each}u;
+    let is_first = thread < ${columns}u;
     let n = f32(${size});
     let start = load_starts(group.z);
     let cursor = load_cursor(start);
     let place = here.at[$state];
-    let column = place.x + cursor.x * place.y + i1 * ${size}u + i2;
-    var state: array<f32, $size>;
-    for (var j = 0u; j < ${size}u; j++) {
-        state[j] = $state_buffer[column + j * place.z];
-    }
+    let column = place.x + cursor.x * place.y + i1 * ${size}u + i2 * ${lanes}u + first * place.z;
+$load
     for (var i0 = cursor.y; i0 < cursor.y + cursor.z; i0++) {
 $prologue
+        let b = $kk * $a;
         workgroupBarrier(); // the threads may still read the token before
-        rwkb[i2] = vec4<f32>($r, $w, $k, $kk * $a);
-        removal[i2] = $kk;
+        if is_first {
+$hand_out
+        }
         workgroupBarrier();
-        var removed = 0.0;
-        for (var j = 0u; j < ${size}u; j++) {
-            removed -= state[j] * removal[j];
-        }
-        var y = 0.0;
-        for (var j = 0u; j < ${size}u; j++) {
-            let token = rwkb[j];
-            let kept = token.y * state[j] + token.z * $v + token.w * removed;
-            state[j] = kept;
-            y += token.x * kept;
-        }
+        let value = $v;
+        var removed = V(0.0);
+$removed
+        removed = sum_shares(thread, removed);
+        var y = V(0.0);
+$update
+        y = sum_shares(thread, y);
 $epilogue
     }
-    for (var j = 0u; j < ${size}u; j++) {
-        $state_buffer[column + j * place.z] = state[j];
-    }
+$store
 }

@@ -34,13 +34,18 @@ def test_an_asset_that_is_missing_is_named_with_the_places_searched(name: str) -
 
 
 @pytest.mark.parametrize(
-    ("num_vocab", "vocab"), [(4096, "rwkv7-tiny.json"), (65_536, "rwkv_vocab_v20230424.json")]
+    ("num_vocab", "vocab"),
+    [
+        (4096, "rwkv7-tiny.json"),
+        (65_530, "rwkv_vocab_v20230424.json"),
+        (65_536, "rwkv_vocab_v20230424.json"),
+    ],
 )
 def test_a_model_gets_the_vocabulary_of_its_size(num_vocab: int, vocab: str) -> None:
     assert assets.vocab_for(num_vocab).name == vocab
 
 
-@pytest.mark.parametrize("num_vocab", [-1, 0, 65_537, 151_936])
+@pytest.mark.parametrize("num_vocab", [-1, 0, 4095, 4097, 50_277, 65_529, 65_537, 151_936])
 def test_a_model_with_a_vocabulary_of_its_own_gets_none(num_vocab: int) -> None:
     with pytest.raises(LoadError, match=f"model of {num_vocab} logits.*give the path"):
         assets.vocab_for(num_vocab)

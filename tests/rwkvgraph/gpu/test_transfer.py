@@ -147,6 +147,7 @@ def step():
     readback.record(encoder, buffer, 0, 4)
     return readback.read(context.submit([encoder.finish()]))
 
+step()  # wgpu-py parses its C types on first use; an interrupt in there leaves cffi's lock taken
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 caught = 0
 for attempt in range(400):

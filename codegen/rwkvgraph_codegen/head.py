@@ -1,0 +1,152 @@
+"""The unrolled parts of a per-head recurrence, and reductions over a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOWEST = "-0x1.fffffep+127f"
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a workgroup shares a head: `size` rows and columns, `lanes` columns a thread (4 or 1), `shares` threads
+    for the rows of a column.
+
+    hands_round: lanes of a subgroup of 8 or more read what all need and hand it round; on software adapters a load
+    costs as much for one lane as handing eight round.
+    """
+
+    size: int
+    lanes: int
+    shares: int
+    subgroups: bool
+    hands_round: bool
+
+    @property
+    def columns(self) -> int:
+        """Threads that together hold one row."""
+        return self.size // self.lanes
+
+    @property
+    def threads(self) -> int:
+        """Threads of a workgroup."""
+        return self.columns * self.shares
+
+    @property
+    def each(self) -> int:
+        """Rows a thread holds."""
+        return self.size // self.shares
+
+
+def head_text(buffer: str, head: Head, inputs: dict[str, str]) -> dict[str, object]:
+    """The lines that load, use and store a thread's share of the state, in variables s0, s1, … and what they need.
+
+    inputs: the variables with r, w, k and kk. Unrolled, so that the state stays in registers: naga bounds loops in
+    a way that keeps drivers from unrolling them.
+    """
+    lines: dict[str, list[str]] = {"load": [], "removed": [], "update": [], "store": []}
+    for j in range(head.each):
+        token, gone = f"rwkb[first + {j}u]", f"removal[first + {j}u]"
+        if head.hands_round:
+            if j % 8 == 0:
+                lines["removed"].append(f"let gone{j} = removal[{j}u + lane % 8u];")
+                lines["update"].append(f"let tokens{j} = rwkb[{j}u + lane % 8u];")
+            token = f"subgroupBroadcast(tokens{j // 8 * 8}, {j % 8}u)"
+            gone = f"subgroupBroadcast(gone{j // 8 * 8}, {j % 8}u)"
+        place = f"{buffer}[(column + {j}u * place.z) / {head.lanes}u]"
+        lines["load"].append(f"var s{j} = {place};")
+        lines["removed"].append(f"removed -= s{j} * {gone};")
+        lines["update"].append(f"let t{j} = {token};")
+        lines["update"].append(f"s{j} = s{j} * t{j}.y + value * t{j}.z + removed * t{j}.w;")
+        lines["update"].append(f"y += s{j} * t{j}.x;")
+        lines["store"].append(f"{place} = s{j};")
+    lines["hand_out"] = _hand_out(head, inputs)
+    depth = {"load": 1, "removed": 2, "update": 2, "store": 1, "hand_out": 3}
+    texts: dict[str, object] = {
+        name: "\n".join("    " * depth[name] + line for line in part) for name, part in lines.items()
+    }
+    sizes = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
+    sizes |= {"columns": head.columns, "threads": head.threads, "each": head.each}
+    return {**texts, **sizes, "sum_shares": _sum_shares(head), **_reductions(head)}
+
+
+def _hand_out(head: Head, inputs: dict[str, str]) -> list[str]:
+    lines = []
+    for index in range(head.lanes):
+        part = f".{'xyzw'[index]}" if head.lanes == 4 else ""
+        row = f"i2 * {head.lanes}u + {index}u"
+        values = ", ".join(f"{inputs[name]}{part}" for name in "rwk")
+        lines.append(f"rwkb[{row}] = vec4<f32>({values}, b{part});")
+        lines.append(f"removal[{row}] = {inputs['kk']}{part};")
+    return lines
+
+
+def _sum_shares(head: Head) -> str:
+    if head.shares == 1:
+        return "    return value;"
+    at = [f"shared_sums[thread % {head.columns}u + {index * head.columns}u]" for index in range(head.shares)]
+    return "\n".join(
+        [
+            "    workgroupBarrier(); // the threads may still read the sums before",
+            "    shared_sums[thread] = value;",
+            "    workgroupBarrier();",
+            f"    return {' + '.join(at)};",
+        ]
+    )
+
+
+def _reductions(head: Head) -> dict[str, str]:
+    """`reduce_head(thread, value)` and `reduce_head_max`: over the first threads of a head, a lane each.
+
+    Also the entry point's inputs and first line that they need.
+    """
+    make = _with_subgroups if head.subgroups else _without_subgroups
+    fold = ("dot(value, V(1.0))", "max(max(value.x, value.y), max(value.z, value.w))")
+    folded = fold if head.lanes == 4 else ("value", "value")
+    pair = [
+        make("reduce_head", head, folded[0], "a + b", "0.0", "subgroupAdd"),
+        make("reduce_head_max", head, folded[1], "max(a, b)", LOWEST, "subgroupMax"),
+    ]
+    if not head.subgroups:
+        return {"reduce": "\n".join(pair), "inputs": "", "set_up": ""}
+    return {
+        "reduce": "\n".join(["var<private> width: u32;", *pair]),
+        "inputs": ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32",
+        "set_up": "    width = subgroup;",
+    }
+
+
+def _with_subgroups(name: str, head: Head, folded: str, combine: str, start: str, function: str) -> str:
+    """Each subgroup reduces its threads, then every thread the subgroups."""
+    return f"""fn {name}(thread: u32, value: V) -> f32 {{
+    let mine = {function}(select({start}, {folded}, thread < {head.columns}u));
+    workgroupBarrier(); // the threads may still read the values before
+    if thread % width == 0u {{
+        shared_sums[thread / width] = V(mine);
+    }}
+    workgroupBarrier();
+    var a = {start};
+    for (var index = 0u; index < ({head.threads}u + width - 1u) / width; index++) {{
+        let b = shared_sums[index]{".x" if head.lanes == 4 else ""};
+        a = {combine};
+    }}
+    return a;
+}}"""
+
+
+def _without_subgroups(name: str, head: Head, folded: str, combine: str, start: str, function: str) -> str:
+    """Every thread reduces all values: heads are not always a power of two, and this needs two barriers."""
+    del function
+    return f"""fn {name}(thread: u32, value: V) -> f32 {{
+    workgroupBarrier(); // the threads may still read the values before
+    if thread < {head.columns}u {{
+        shared_sums[thread] = V({folded});
+    }}
+    workgroupBarrier();
+    var a = {start};
+    for (var index = 0u; index < {head.columns}u; index++) {{
+        let b = shared_sums[index]{".x" if head.lanes == 4 else ""};
+        a = {combine};
+    }}
+    return a;
+}}"""

@@ -1,0 +1,146 @@
+"""Where a buffer's contents live on a device: in a GPU buffer, or in a texture where those are read faster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import wgpu
+from wgpu.classes import GPUBuffer
+
+from rwkvgraph.errors import DeviceError
+from rwkvgraph.gpu.context import Context
+from rwkvgraph.gpu.faults import faults
+from rwkvgraph.gpu.transfer import download, upload
+from rwkvgraph.op import Array, Buffer, DType
+from rwkvgraph.view import Sizes, resolve, row_width, split_rows
+from rwkvgraph_codegen import TEXTURE_WIDTH
+
+TEXEL = 16
+"""Bytes of a texel: four u32, eight f16."""
+
+
+class DeviceMemory:
+    """One buffer's contents on a device."""
+
+    def __init__(self, context: Context, buffer: Buffer, sizes: Sizes) -> None:
+        rows, inner = split_rows(buffer.shape)
+        self.rows = resolve(rows, sizes)
+        self.width = row_width(buffer.shape)
+        self._context = context
+        self._buffer = buffer
+        self._inner = inner
+        self.gpu = context.buffer(self.rows * self.width * buffer.dtype.bytes, buffer.name)
+
+    @property
+    def resource(self) -> Any:
+        """What a bind group binds."""
+        return whole(self.gpu)
+
+    def fill(self, start: int, values: Array) -> None:
+        """Write elements as they lie in memory, from element `start` on."""
+        upload(self._context, self.gpu, start * self._buffer.dtype.bytes, np.ascontiguousarray(values))
+
+    def read(self) -> Array:
+        """The contents, in the buffer's shape."""
+        return self.read_rows(0, self.rows).reshape(self._shape(self.rows))
+
+    def write(self, array: Array) -> None:
+        """Replace the contents."""
+        self.write_rows(0, np.asarray(array).reshape(self.rows, -1))
+
+    def read_rows(self, start: int, stop: int) -> Array:
+        """Rows of the leading axis, each flat: (stop - start, elements of a row)."""
+        dtype = self._buffer.dtype
+        at, count = start * self.width * dtype.bytes, (stop - start) * self.width * dtype.bytes
+        flat = (
+            download(self._context, self.gpu, at, count).view(dtype.numpy).reshape(stop - start, self.width)
+        )
+        return flat[:, : int(np.prod(self._inner))]
+
+    def write_rows(self, start: int, rows: Array) -> None:
+        """Replace rows of the leading axis."""
+        dtype = self._buffer.dtype
+        padded = np.zeros((len(rows), self.width), dtype.numpy)
+        padded[:, : rows.shape[1]] = rows
+        upload(self._context, self.gpu, start * self.width * dtype.bytes, padded)
+
+    def _shape(self, rows: int) -> tuple[int, ...]:
+        shape = tuple(size for size in self._buffer.shape if isinstance(size, int))
+        return shape if len(shape) == len(self._buffer.shape) else (rows, *shape)
+
+
+class TextureMemory:
+    """Weights in a texture of 16-byte texels (8 f16, or 4 f32), `TEXTURE_WIDTH` a row, in the order of a buffer."""
+
+    def __init__(self, context: Context, buffer: Buffer) -> None:
+        rows, _ = split_rows(buffer.shape)
+        self._context = context
+        self._buffer = buffer
+        texels = -(-resolve(rows, {}) * row_width(buffer.shape) * buffer.dtype.bytes // TEXEL)
+        self.height = -(-texels // TEXTURE_WIDTH)
+        limit = context.device.limits["max-texture-dimension-2d"]
+        if self.height > limit or limit < TEXTURE_WIDTH:
+            raise DeviceError(
+                f"{buffer.name} needs a texture {self.height} high; {context.info.name} allows {limit}"
+            )
+        with faults(f"making a texture for {buffer.name}"):
+            self.gpu = context.device.create_texture(
+                label=buffer.name,
+                size=(TEXTURE_WIDTH, self.height, 1),
+                format="rgba32float" if buffer.dtype is DType.F32 else "rgba32uint",
+                usage=wgpu.TextureUsage.TEXTURE_BINDING | wgpu.TextureUsage.COPY_DST,
+            )
+
+    @property
+    def resource(self) -> Any:
+        """What a bind group binds."""
+        return self.gpu.create_view()
+
+    def fill(self, start: int, values: Array) -> None:
+        """Write elements as they lie in memory, from element `start`, the first of a texel, on."""
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        data = np.pad(data, (0, -data.size % TEXEL)) if data.size % TEXEL else data
+        texels = data.reshape(-1, TEXEL)
+        at, done = start * self._buffer.dtype.bytes // TEXEL, 0
+        while done < len(texels):
+            column = (at + done) % TEXTURE_WIDTH
+            count = len(texels) - done
+            count = min(count, TEXTURE_WIDTH - column) if column or count < TEXTURE_WIDTH else count
+            count = count // TEXTURE_WIDTH * TEXTURE_WIDTH or count
+            self._write(at + done, texels[done : done + count])
+            done += count
+        self._context.submit([])  # so that the copies wgpu keeps of what is written can go
+
+    def _write(self, at: int, texels: Array) -> None:
+        width = min(len(texels), TEXTURE_WIDTH)
+        with faults(f"writing {self._buffer.name}"):
+            self._context.queue.write_texture(
+                {"texture": self.gpu, "origin": (at % TEXTURE_WIDTH, at // TEXTURE_WIDTH, 0)},
+                texels,
+                {"bytes_per_row": width * TEXEL, "rows_per_image": -(-len(texels) // width)},
+                (width, -(-len(texels) // width), 1),
+            )
+
+    def read(self) -> Array:
+        """Not to be had: weights in textures are only read by kernels."""
+        raise DeviceError(f"{self._buffer.name} is held in a texture and cannot be read back")
+
+    def write(self, array: Array) -> None:
+        """Replace the contents."""
+        self.fill(0, array)
+
+
+AnyMemory = DeviceMemory | TextureMemory
+Memories = Mapping[Buffer, AnyMemory]
+
+
+def memory_for(context: Context, buffer: Buffer) -> AnyMemory:
+    """Memory for a buffer of known shape, of the kind it asks for."""
+    return TextureMemory(context, buffer) if buffer.is_texture else DeviceMemory(context, buffer, {})
+
+
+def whole(buffer: GPUBuffer) -> dict[str, object]:
+    """All of a GPU buffer, as a bind group names it."""
+    return {"buffer": buffer, "offset": 0, "size": buffer.size}
