@@ -1,6 +1,6 @@
 """Writes a story with the model that comes along, as it comes, then says how fast that was.
 
-    python examples/generate.py "One day, a small dragon"
+python examples/generate.py "One day, a small dragon"
 """
 
 import sys
@@ -26,4 +26,4 @@ def main(prompt: str = "Once upon a time", max_tokens: int = 100) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else "Once upon a time")

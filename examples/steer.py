@@ -1,6 +1,6 @@
 """Steers a story: adds to the residual stream, at one site, how one text differs from another there.
 
-    python examples/steer.py
+python examples/steer.py
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def main(prompt: str = "One day, a girl", max_tokens: int = 40) -> None:
         for token in tokenizer.encode(text):
             model.run_with_hooks([[token]], state, watching)
             stream.append(seen.read())
-        return np.mean(stream, axis=0)
+        return np.asarray(np.mean(stream, axis=0))
 
     direction = direction_of(TOWARDS) - direction_of(AWAY)
     for strength in (-1.0, 0.0, 1.0):

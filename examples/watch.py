@@ -1,6 +1,6 @@
 """Watches the residual stream while the model reads: its length after every layer, for every token.
 
-    python examples/watch.py "The cat sat on the mat."
+python examples/watch.py "The cat sat on the mat."
 """
 
 import sys
@@ -31,4 +31,4 @@ def main(text: str = "The cat sat on the mat.") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else "The cat sat on the mat.")

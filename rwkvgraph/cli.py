@@ -57,6 +57,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def leave_pipe() -> int:
-    """The exit code when nobody reads stdout any more. What is still buffered goes nowhere, so cannot fail."""
+    """The exit code when nobody reads stdout any more. What is still buffered then goes nowhere, quietly."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return BROKEN_PIPE

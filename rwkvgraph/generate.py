@@ -39,9 +39,9 @@ class Piece:
 class Timings:
     """Tokens and seconds of one generation so far. What the caller does between two pieces is not counted.
 
-    setup_seconds: compiling the program and its shaders, in neither speed. prompt_tokens, prompt_seconds:
-    running the prompt, the model's first run with all that it allots. generated_tokens: those drawn and run.
-    generation_seconds: drawing and running all but the first of them, whose run may still allot memory.
+    setup_seconds: compiling, as `Model.prepare` does it, which is in neither speed. prompt_tokens,
+    prompt_seconds: running the prompt. generated_tokens: those drawn and run. generation_seconds: drawing and
+    running all but the first of them; the first run of a kind still sets up what later ones use again.
     """
 
     setup_seconds: float = 0.0
@@ -120,7 +120,8 @@ class Generation(Iterator[Piece]):
     def _prepare(self, prompt_tokens: int) -> None:
         started = perf_counter()
         chunk = self._model.token_chunk_size
-        for tokens in {1, min(prompt_tokens, chunk), prompt_tokens % chunk or chunk}:
+        # the longest first, for which memory is allotted once
+        for tokens in sorted({min(prompt_tokens, chunk), prompt_tokens % chunk or chunk, 1}, reverse=True):
             self._model.prepare(tokens, self._hooks)
         self.timings.setup_seconds = perf_counter() - started
 

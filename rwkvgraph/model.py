@@ -142,11 +142,19 @@ class Model:
         return self._programs[key]
 
     def prepare(self, tokens: int = 1, hooks: Hooks | None = None) -> None:
-        """Compile now what runs of so many tokens need: otherwise the first of them does."""
+        """Compile now what runs of so many tokens need; otherwise the first of them does.
+
+        Without hooks, which would notice, new shaders also run once on a spare state: llvmpipe compiles only
+        then.
+        """
         program = self.program(hooks)
-        if isinstance(program, Runner):
-            for item in program.program.passes:
-                program.kernel(item, item.variant({T: tokens, O: 1, N: 1, B: 1}))
+        if not isinstance(program, Runner):
+            return
+        known = len(program.context.kernels)
+        for item in program.program.passes:
+            program.kernel(item, item.variant({T: tokens, O: 1, N: 1, B: 1}))
+        if len(program.context.kernels) > known and not hooks:
+            self.run([[0] * tokens], self.state())
 
     def softmax(self, logits: Any) -> Array:
         """Probabilities of logits (V,) or (rows, V), computed on the model's device. Raises ValueError."""

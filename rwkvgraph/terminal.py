@@ -25,7 +25,7 @@ def waiting(what: str, is_quiet: bool) -> Iterator[None]:
     if is_quiet or not is_rich():
         yield
         return
-    from rich.console import Console  # an extra, and slow to import: only for terminals
+    from rich.console import Console  # rich is an extra, and slow to import: only for terminals
 
     with Console(stderr=True).status(what):
         yield
@@ -37,10 +37,9 @@ def show_table(rows: Mapping[str, str]) -> None:
         for label, text in rows.items():
             print(f"{label:<{LABEL_WIDTH}}{text}", file=sys.stderr)
         return
-    # an extra, and slow to import: only for terminals
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.console import Console  # rich is an extra, and slow to import: only for terminals
+    from rich.table import Table  # likewise
+    from rich.text import Text  # likewise
 
     table = Table.grid(padding=(0, 2))
     for label, text in rows.items():

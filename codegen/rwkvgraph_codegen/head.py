@@ -12,15 +12,14 @@ class Head:
     """How a workgroup shares a head: `size` rows and columns, `lanes` columns a thread (4 or 1), `shares` threads
     for the rows of a column.
 
-    hands_round: lanes of a subgroup of 8 or more read what all need and hand it round; on software adapters a load
-    costs as much for one lane as handing eight round.
+    A subgroup form (`is_subgroup`) has one subgroup of 8 threads a workgroup, with `columns / 8` lanes each.
     """
 
     size: int
     lanes: int
     shares: int
     subgroups: bool
-    hands_round: bool
+    is_subgroup: bool = False
 
     @property
     def columns(self) -> int:
@@ -30,7 +29,12 @@ class Head:
     @property
     def threads(self) -> int:
         """Threads of a workgroup."""
-        return self.columns * self.shares
+        return 8 if self.is_subgroup else self.columns * self.shares
+
+    @property
+    def lane_names(self) -> list[str]:
+        """The variables with a thread's lanes."""
+        return [f"i2_{q}" for q in range(self.columns // 8)] if self.is_subgroup else ["i2"]
 
     @property
     def each(self) -> int:
@@ -38,21 +42,19 @@ class Head:
         return self.size // self.shares
 
 
-def head_text(buffer: str, head: Head, inputs: dict[str, str]) -> dict[str, object]:
+def head_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dict[str, object]:
     """The lines that load, use and store a thread's share of the state, in variables s0, s1, … and what they need.
 
-    inputs: the variables with r, w, k and kk. Unrolled, so that the state stays in registers: naga bounds loops in
-    a way that keeps drivers from unrolling them.
+    inputs: for r, w, k, v, kk and a the variables of each lane. Unrolled, so that the state stays in registers:
+    naga bounds loops in a way that keeps drivers from unrolling them.
     """
+    return _subgroup_text(buffer, head, inputs) if head.is_subgroup else _workgroup_text(buffer, head, inputs)
+
+
+def _workgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dict[str, object]:
     lines: dict[str, list[str]] = {"load": [], "removed": [], "update": [], "store": []}
     for j in range(head.each):
         token, gone = f"rwkb[first + {j}u]", f"removal[first + {j}u]"
-        if head.hands_round:
-            if j % 8 == 0:
-                lines["removed"].append(f"let gone{j} = removal[{j}u + lane % 8u];")
-                lines["update"].append(f"let tokens{j} = rwkb[{j}u + lane % 8u];")
-            token = f"subgroupBroadcast(tokens{j // 8 * 8}, {j % 8}u)"
-            gone = f"subgroupBroadcast(gone{j // 8 * 8}, {j % 8}u)"
         place = f"{buffer}[(column + {j}u * place.z) / {head.lanes}u]"
         lines["load"].append(f"var s{j} = {place};")
         lines["removed"].append(f"removed -= s{j} * {gone};")
@@ -60,14 +62,44 @@ def head_text(buffer: str, head: Head, inputs: dict[str, str]) -> dict[str, obje
         lines["update"].append(f"s{j} = s{j} * t{j}.y + value * t{j}.z + removed * t{j}.w;")
         lines["update"].append(f"y += s{j} * t{j}.x;")
         lines["store"].append(f"{place} = s{j};")
-    lines["hand_out"] = _hand_out(head, inputs)
-    depth = {"load": 1, "removed": 2, "update": 2, "store": 1, "hand_out": 3}
-    texts: dict[str, object] = {
-        name: "\n".join("    " * depth[name] + line for line in part) for name, part in lines.items()
-    }
+    one = {name: values[0] for name, values in inputs.items()}
+    lines["hand_out"] = _hand_out(head, one)
+    texts = _indented(lines)
     sizes = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
     sizes |= {"columns": head.columns, "threads": head.threads, "each": head.each}
-    return {**texts, **sizes, "sum_shares": _sum_shares(head), **_reductions(head)}
+    return {**one, **texts, **sizes, "sum_shares": _sum_shares(head), **_reductions(head)}
+
+
+def _indented(lines: dict[str, list[str]]) -> dict[str, object]:
+    depth = {"load": 1, "removed": 2, "update": 2, "store": 1, "hand_out": 3}
+    return {name: "\n".join("    " * depth[name] + line for line in part) for name, part in lines.items()}
+
+
+def _subgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dict[str, object]:
+    """The same for the subgroup form: row j's numbers are in thread j / 4 % 8, lane j / 32 of it, part j % 4."""
+    lanes = range(len(head.lane_names))
+    lines: dict[str, list[str]] = {"load": [], "removed": [], "update": [], "store": []}
+    lines["load"] = [f"let i2_{q} = thread + {8 * q}u;" for q in lanes]
+    lines["removed"] = [f"var removed{q} = V(0.0);" for q in lanes]
+    for q in lanes:
+        r, w, k, kk, a = (inputs[name][q] for name in ("r", "w", "k", "kk", "a"))
+        for part in "xyzw":
+            numbers = f"{r}.{part}, {w}.{part}, {k}.{part}, {kk}.{part} * {a}.{part}"
+            lines["update"].append(f"let row{q}{part} = vec4<f32>({numbers});")
+        lines["update"].append(f"var y{q} = V(0.0);")
+    for j in range(head.size):
+        thread, lane, part = j // 4 % 8, j // 32, "xyzw"[j % 4]
+        lines["removed"].append(f"let gone{j} = subgroupBroadcast({inputs['kk'][lane]}.{part}, {thread}u);")
+        lines["update"].append(f"let t{j} = subgroupBroadcast(row{lane}{part}, {thread}u);")
+        for q in lanes:
+            place = f"{buffer}[(column + {j}u * place.z) / 4u + i2_{q}]"
+            s, v = f"s{j}_{q}", inputs["v"][q]
+            lines["load"].append(f"var {s} = {place};")
+            lines["removed"].append(f"removed{q} -= {s} * gone{j};")
+            lines["update"].append(f"{s} = {s} * t{j}.y + {v} * t{j}.z + removed{q} * t{j}.w;")
+            lines["update"].append(f"y{q} += {s} * t{j}.x;")
+            lines["store"].append(f"{place} = {s};")
+    return {**_indented(lines), "size": head.size, "count": len(head.lane_names)}
 
 
 def _hand_out(head: Head, inputs: dict[str, str]) -> list[str]:

@@ -34,12 +34,13 @@ class Load:
     mode: Mode
     at: int
     row: str = "i0"
+    lane: str = "i2"
 
     def text(self) -> str:
         """The line of WGSL."""
         place = f"here.at[{self.at}], {self.row}"
         if self.mode in ("lane", "splat"):
-            place += ", i1, i2"
+            place += f", i1, {self.lane}"
         return f"let {self.name} = load_{self.binding.name}_{self.mode}({place});"
 
 
@@ -65,10 +66,11 @@ class Store:
     value: str
     row: str = "i0"
     guard: str = ""
+    lane: str = "i2"
 
     def text(self) -> str:
         """The line of WGSL."""
-        line = f"store_{self.binding.name}(here.at[{self.at}], {self.row}, i1, i2, {self.value});"
+        line = f"store_{self.binding.name}(here.at[{self.at}], {self.row}, i1, {self.lane}, {self.value});"
         return f"if {self.guard} {{ {line} }}" if self.guard else line
 
 

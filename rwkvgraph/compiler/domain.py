@@ -210,11 +210,15 @@ def matmul_domain(op: TensorOp) -> Domain:
 
 
 def _owns_padding(tensor: Tensor, op: TensorOp, domain: Domain) -> bool:
-    """Whether the lanes beyond the last element of a row are padding of the same row."""
-    if domain.inner % domain.lanes == 0 or isinstance(tensor.source, TensorOp):
-        return domain.inner % domain.lanes == 0 or tensor.is_whole or tensor.view.strides[-1] == 0
-    whole = tensor.view.shape[-1:] == (tensor.source.shape[-1:]) or tensor.source.role is Role.WEIGHT
-    return whole and row_width(op.shape) >= domain.inner
+    """Whether the lanes beyond the last element of a row are padding of the same row, or, of weights, only read."""
+    if domain.inner % domain.lanes == 0:
+        return True
+    if isinstance(tensor.source, TensorOp):
+        return tensor.is_whole or tensor.view.strides[-1] == 0
+    if tensor.source.role is Role.WEIGHT:
+        return row_width(op.shape) >= domain.inner
+    held = _product(split_rows(tensor.source.shape)[1])
+    return held == domain.inner and tensor.view.offset % row_width(tensor.source.shape) == 0
 
 
 def _product(sizes: Iterable[int]) -> int:

@@ -104,6 +104,8 @@ def fuse(graph: Graph, limits: Limits) -> Fused:
         for edge in sorted(graph.dependencies, key=lambda edge: (edge[1], -edge[0]))
         if edge[2] == "data"
     ]
+    for edge in sorted(data, reverse=True):
+        work.join_into_recurrence(*edge)
     for edge in data:
         work.join(*edge)
     work.join_matmuls()
@@ -158,6 +160,14 @@ class _Fusion:
             self._merge(a, b, rule[0])
         else:
             self._refused[earlier, later] = reason or ""
+
+    def join_into_recurrence(self, earlier: int, later: int) -> None:
+        """Merge a producer into the recurrence that reads it, where one does: each head evaluates it once.
+
+        Before other merges, as a map that a matmul has taken would have to be stored, and read back by the head.
+        """
+        if self._kind[self._group[later]] == "wkv":
+            self.join(earlier, later)
 
     def join_matmuls(self) -> None:
         """Put matmuls that do not need each other side by side, each with the earliest it can join."""

@@ -9,11 +9,12 @@ from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.writer import HERE, Scope, Writer, wanted
+from rwkvgraph.compiler.writer import HERE, Writer, wanted
 from rwkvgraph.errors import CompileError
-from rwkvgraph.op import Buffer, Row, Tensor, TensorOp
+from rwkvgraph.op import Buffer, Reduction, Row, Tensor, TensorOp
 from rwkvgraph.ops.wkv7 import Wkv7
-from rwkvgraph_codegen import Call, Head, Parts, Source, assemble, block, fill, head_text
+from rwkvgraph.view import LANES
+from rwkvgraph_codegen import Call, Head, Parts, Source, Statement, assemble, block, fill, head_text
 
 OPERANDS = ("r", "w", "k", "v", "kk", "a")
 
@@ -22,26 +23,27 @@ def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple
     """(the writer with buffers and table, the shader, workgroups in z) of a group with a recurrence."""
     writer = Writer(group, plan.places, domain)
     (op,) = (op for op in group.ops if isinstance(op, Wkv7))
-    scope = writer.scope()
-    before = {want.op for want in wanted(group.ops, [op])} - {op}
-    inputs = {name: _operand(writer, scope, op, name) for name in OPERANDS}
-    _stores(writer, scope, [item for item in group.ops if item in before])
-    split = len(scope.statements)
-    writer.give(op, "y")
-    _stores(writer, scope, [item for item in group.ops if item not in before])
     head = _head(domain, target)
     if head.threads > target.limits.max_workgroup_invocations:
         raise CompileError(
             f"heads of {head.size} need {head.threads} threads a workgroup; the device allows "
             f"{target.limits.max_workgroup_invocations} (built at {op.where})"
         )
-    holes = {**inputs, **_state(writer, op), **head_text(_buffer_name(writer, op.state), head, inputs)}
-    holes["prologue"] = block(scope.statements[:split], 2)
-    holes["epilogue"] = block(scope.statements[split:], 2)
-    text = resources.files("rwkvgraph.ops").joinpath("wkv7.wgsl").read_text("utf-8")
+    lanes = _Lanes(writer, head)
+    before = {want.op for want in wanted(group.ops, [op])} - {op}
+    inputs = {name: lanes.operand(op, name) for name in OPERANDS}
+    lanes.store([item for item in group.ops if item in before])
+    split = len(lanes.statements)
+    lanes.give(op, "y")
+    lanes.store([item for item in group.ops if item not in before])
+    holes = {**_state(writer, op), **head_text(_buffer_name(writer, op.state), head, inputs)}
+    holes["prologue"] = block(lanes.statements[:split], 2)
+    holes["epilogue"] = block(lanes.statements[split:], 2)
+    file = "wkv7_subgroup.wgsl" if head.is_subgroup else "wkv7.wgsl"
+    text = resources.files("rwkvgraph.ops").joinpath(file).read_text("utf-8")
     main = "\n".join([*_readers(writer, op), fill(text, **holes)])
     functions = tuple(writer.functions.values())
-    statements = tuple(scope.statements)
+    statements = tuple(lanes.statements)
     parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, target.subgroups)
     return (
         writer,
@@ -51,45 +53,68 @@ def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple
 
 
 def _head(domain: Domain, target: Target) -> Head:
-    """How a workgroup shares a head: on a GPU, as many threads a column as give 64 to 256 threads."""
+    """How a workgroup shares a head: on a GPU by up to four threads a column, on llvmpipe in one subgroup."""
     size, columns = domain.inner, domain.inner // domain.lanes
+    if target.lanes == 8 and domain.lanes == LANES and size in (32, 64):
+        return Head(size, LANES, 1, True, is_subgroup=True)
     wanted = (1,) if target.kind == "cpu" else (4, 2, 1)
     shares = next(
         shares for shares in wanted if shares == 1 or (size % shares == 0 and columns * shares <= 256)
     )
-    hands_round = target.lanes >= 8 and size % 8 == 0 and columns * shares >= 8
-    return Head(size, domain.lanes, shares, target.subgroups, hands_round)
+    return Head(size, domain.lanes, shares, target.subgroups)
 
 
-def _operand(writer: Writer, scope: Scope, op: Wkv7, name: str) -> str:
-    tensor = op.operands()[name]
-    producer = writer.inside(tensor)
-    if producer is not None:
-        _sums(writer, scope, producer)
-    return scope.operand(op, name, tensor)
+class _Lanes:
+    """The statements of a head's workgroup: one scope for each lane that a thread has, taking turns."""
 
+    def __init__(self, writer: Writer, head: Head) -> None:
+        self.statements: list[Statement] = []
+        self._writer = writer
+        self._head = head
+        self._scopes = [writer.scope(name, self.statements) for name in head.lane_names]
+        self._summed: set[str] = set()
 
-def _stores(writer: Writer, scope: Scope, ops: list[TensorOp]) -> None:
-    for item in ops:
-        if item in writer.stored or (item.updates() and not isinstance(item, Wkv7)):
-            _sums(writer, scope, item)
-            first = len(scope.statements)
-            scope.store(item)
-            scope.guard_stores(first, "is_first")
+    def operand(self, op: Wkv7, name: str) -> list[str]:
+        """The variables with an operand's value, a lane each."""
+        tensor = op.operands()[name]
+        producer = self._writer.inside(tensor)
+        if producer is not None:
+            self._sum(producer)
+        return [scope.operand(op, name, tensor) for scope in self._scopes]
 
+    def give(self, op: TensorOp, name: str) -> None:
+        """Let the value of an op be variables that the kernel's own text sets: `y`, or `y0`, `y1`, …"""
+        for index, scope in enumerate(self._scopes):
+            scope.give(op, f"{name}{index}" if self._head.is_subgroup else name)
 
-def _sums(writer: Writer, scope: Scope, op: TensorOp) -> None:
-    """Emit the reductions over the head that a value needs, before the value itself."""
-    for want in wanted(writer.inside_ops(), [op]):
-        if not isinstance(want.op, Row):
-            continue
-        for index, reduction in enumerate(want.op.reduce):
-            name = writer.sum_name(want.op, HERE, reduction.name)
-            if name not in scope.summed:
-                scope.summed.add(name)
-                value = scope.reduction(want.op, index)
-                kind = "reduce_head" if reduction.combine == "+" else "reduce_head_max"
-                scope.statements.append(Call(name, kind, ("thread", value)))
+    def store(self, ops: list[TensorOp]) -> None:
+        """Write what the operations leave behind, after the reductions that need it; once for a column."""
+        for item in ops:
+            if item in self._writer.stored or (item.updates() and not isinstance(item, Wkv7)):
+                self._sum(item)
+                first = len(self.statements)
+                for scope in self._scopes:
+                    scope.store(item)
+                if self._head.shares > 1:
+                    self._scopes[0].guard_stores(first, "is_first")
+
+    def _sum(self, op: TensorOp) -> None:
+        """Emit the reductions over the head that a value needs, before the value itself."""
+        for want in wanted(self._writer.inside_ops(), [op]):
+            if not isinstance(want.op, Row):
+                continue
+            for index, reduction in enumerate(want.op.reduce):
+                name = self._writer.sum_name(want.op, HERE, reduction.name)
+                if name not in self._summed:
+                    self._summed.add(name)
+                    self._reduce(name, [scope.reduction(want.op, index) for scope in self._scopes], reduction)
+
+    def _reduce(self, name: str, values: list[str], reduction: Reduction) -> None:
+        joined = values[0]
+        for value in values[1:]:
+            joined = f"{joined} + {value}" if reduction.combine == "+" else f"max({joined}, {value})"
+        kind = "reduce_head" if reduction.combine == "+" else "reduce_head_max"
+        self.statements.append(Call(name, kind, ("thread", joined)))
 
 
 def _state(writer: Writer, op: Wkv7) -> dict[str, object]:

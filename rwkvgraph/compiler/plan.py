@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rwkvgraph.compiler.fuse import Group
-from rwkvgraph.op import TensorOp
+from rwkvgraph.op import Tensor, TensorOp
 from rwkvgraph.show import number_ops
 from rwkvgraph.view import Size, Sizes, resolve, row_width, split_rows
 
@@ -73,13 +73,13 @@ def plan(groups: Sequence[Group]) -> Plan:
     The results of a group with equal rows lie side by side in one slot, so that a pass binds one buffer for them.
     A slot is never free for the group that reads it last, so no pass has one buffer on both sides.
     """
-    ends = _last_uses(groups)
+    ends, walked = _last_uses(groups), _walked(groups)
     slots: list[Slot] = []
     free: dict[Size, list[Slot]] = defaultdict(list)
     ending: dict[int, list[Slot]] = defaultdict(list)
     places: dict[TensorOp, Place] = {}
     for index, group in enumerate(groups):
-        for rows, ops in _leaving(group, ends).items():
+        for rows, ops in _leaving(group, ends, walked):
             stride = sum(row_width(op.shape) for op in ops)
             slot = _take(free[rows], slots, rows, stride)
             column = 0
@@ -105,12 +105,33 @@ def _last_uses(groups: Sequence[Group]) -> dict[TensorOp, int]:
     return ends
 
 
-def _leaving(group: Group, ends: dict[TensorOp, int]) -> dict[Size, list[TensorOp]]:
-    leaving: dict[Size, list[TensorOp]] = defaultdict(list)
+def _walked(groups: Sequence[Group]) -> set[TensorOp]:
+    """The results that some reader sees as if their rows were one, so that nothing may lie between them."""
+    tensors = (tensor for group in groups for op in group.ops for tensor in op.operands().values())
+    return {tensor.source for tensor in tensors if isinstance(tensor.source, TensorOp) and _walks(tensor)}
+
+
+def _walks(tensor: Tensor) -> bool:
+    width, view = row_width(tensor.source.shape), tensor.view
+    inside = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if step % width]
+    reach = sum((size - 1) * step for size, step in inside if isinstance(size, int))
+    return view.offset % width + reach >= width
+
+
+def _leaving(
+    group: Group, ends: dict[TensorOp, int], walked: set[TensorOp]
+) -> list[tuple[Size, list[TensorOp]]]:
+    """The results that leave a group, those with equal rows together, but for those that need a slot alone."""
+    together: dict[Size, list[TensorOp]] = defaultdict(list)
+    alone: list[tuple[Size, list[TensorOp]]] = []
     for op in group.ops:
         if op in ends:
-            leaving[split_rows(op.shape)[0]].append(op)
-    return leaving
+            rows = split_rows(op.shape)[0]
+            if op in walked:
+                alone.append((rows, [op]))
+            else:
+                together[rows].append(op)
+    return [*together.items(), *alone]
 
 
 def _take(free: list[Slot], slots: list[Slot], rows: Size, width: int) -> Slot:

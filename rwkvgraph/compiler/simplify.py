@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rwkvgraph.graph import Graph
-from rwkvgraph.op import Tensor, TensorOp, replace_operands, tape
+from rwkvgraph.op import Tensor, TensorOp, in_layer, replace_operands, tape
 from rwkvgraph.ops.elementwise import Affine, Identity, affine
 
 Rule = Callable[[TensorOp], Tensor | None]
@@ -75,20 +75,32 @@ def _rewrite(graph: Graph, fired: Counter[str]) -> tuple[Graph, int]:
         new = now.get(id(tensor.source))
         return Tensor(new.source, tensor.view, tensor.dtype) if new is not None else tensor
 
-    spliced = set(graph.spliced)
     with tape() as items:
         for op in graph.ops:
             new = replace_operands(op, current)
-            for rule in RULES:
-                result = rule(new)
-                if result is not None:
-                    fired[rule.__name__.replace("_", "-")] += 1
-                    count += 1
-                    now[id(op)] = result
-                    break
-            else:
-                if new is not op:
-                    now[id(op)] = new.result
-            if id(op) in spliced:
-                spliced.add(id(new))
-    return Graph(tuple(items), frozenset(spliced)), count
+            by, result = _apply(new)
+            if result is not None:
+                fired[by] += 1
+                count += 1
+                now[id(op)] = result
+            elif new is not op:
+                now[id(op)] = new.result
+    return Graph(tuple(items), _still_spliced(graph, items, now)), count
+
+
+def _apply(op: TensorOp) -> tuple[str, Tensor | None]:
+    """(name of the first rule that fires, what it makes of the operation), built where the operation was."""
+    for rule in RULES:
+        with in_layer(op.layer):
+            result = rule(op)
+        if result is not None:
+            if isinstance(result.source, TensorOp) and result.source is not op.operands()["x"].source:
+                object.__setattr__(result.source, "where", op.where)
+            return rule.__name__.replace("_", "-"), result
+    return "", None
+
+
+def _still_spliced(graph: Graph, items: Sequence[TensorOp], now: Mapping[int, Tensor]) -> frozenset[int]:
+    """The operations of the new tape that hooks added, or that took the place of one that they did."""
+    wanted = set(graph.spliced) | {id(now[old].source) for old in graph.spliced if old in now}
+    return frozenset(id(op) for op in items if id(op) in wanted)

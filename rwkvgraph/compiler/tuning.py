@@ -35,7 +35,7 @@ def tuning_for(target: Target) -> Tuning:
 CPU = Tuning(
     8,
     (
-        Shape("lanes", 8, 8, 1, max_tokens=2),
+        Shape("lanes", 8, 8, 1, max_tokens=7),
         Shape("lanes", 8, 16, 16),
     ),
     weights_in_textures=True,

@@ -39,6 +39,7 @@ class Writer:
         self.table: list[TableRow] = [_ROW_OF_ZEROS] * reserved
         self.buffers: list[Buffer | Slot] = []
         self.stored = _stored(group, places)
+        self._reserved = reserved
         self._places = places
         self._ops = group.ops
         self._inside = set(group.ops)
@@ -52,9 +53,12 @@ class Writer:
         """Let the value of an op be a variable that the kernel's own text sets."""
         self._given[Want(op, HERE)] = name
 
-    def scope(self) -> Scope:
-        """A new straight line of statements; values of other scopes are not visible in it."""
-        return Scope(self)
+    def scope(self, lane: str = "i2", statements: list[Statement] | None = None) -> Scope:
+        """A new straight line of statements for a lane; values of other scopes are not visible in it.
+
+        statements: those of another scope, to take turns with it.
+        """
+        return Scope(self, lane, [] if statements is None else statements)
 
     def binding(self, source: Buffer | Slot) -> Binding:
         """The binding of a buffer, made when first asked for."""
@@ -72,6 +76,9 @@ class Writer:
     def row_of(self, *amounts: Amount) -> int:
         """The place in the uniform's table of a row with these four numbers."""
         row: TableRow = (amounts[0], amounts[1], amounts[2], amounts[3])
+        for index in range(self._reserved, len(self.table)):
+            if self.table[index] == row:
+                return index
         self.table.append(row)
         return len(self.table) - 1
 
@@ -120,15 +127,9 @@ class Writer:
         for start in range(0, len(values), 4):
             four = [_float_word(value) for value in values[start : start + 4]]
             four += [Amount()] * (4 - len(four))
-            row = self._number_row(tuple(four))
+            row = self.row_of(*four)
             words += [number(row * 4 + index) for index in range(len(values[start : start + 4]))]
         return tuple(words)
-
-    def _number_row(self, row: tuple[Amount, ...]) -> int:
-        for index, other in enumerate(self.table):
-            if other == row:
-                return index
-        return self.row_of(*row)
 
     def inside_ops(self) -> Sequence[TensorOp]:
         """The group's operations, in program order."""
@@ -151,12 +152,16 @@ class Writer:
 class Scope:
     """Statements in order; each value is computed once."""
 
-    def __init__(self, writer: Writer) -> None:
-        self.statements: list[Statement] = []
-        self.summed: set[str] = set()
+    def __init__(self, writer: Writer, lane: str, statements: list[Statement]) -> None:
+        self.statements = statements
+        self.lane = lane
         self._writer = writer
         self._domain = writer.domain
         self._known: dict[object, str] = {}
+
+    def give(self, op: TensorOp, name: str) -> None:
+        """Let the value of an op be a variable that the kernel's own text sets."""
+        self._known[Want(op, HERE)] = name
 
     def value(self, op: TensorOp, row: str = HERE) -> str:
         """The variable with an operation's value; loads and calls are added as needed."""
@@ -186,7 +191,7 @@ class Scope:
         self._domain = domain or self._domain
         if op in self._writer.stored:
             binding, at, _ = self._writer.place(op.result, op, "", self._domain)
-            self.statements.append(Store(binding, at, self.value(op)))
+            self.statements.append(Store(binding, at, self.value(op), lane=self.lane))
         if not isinstance(op, Map):
             return
         for name, tensor in op.updates().items():
@@ -194,7 +199,7 @@ class Scope:
             value = self.value(op)
             row = self._row(op, "row", op.row, HERE) if op.row != "i0" else HERE
             guard = self._row(op, "guard", op.guard, HERE, "bool") if op.guard else ""
-            self.statements.append(Store(binding, at, value, row, guard))
+            self.statements.append(Store(binding, at, value, row, guard, self.lane))
 
     def guard_stores(self, first: int, condition: str) -> None:
         """Let the stores from statement `first` on happen only where `condition` holds."""
@@ -249,7 +254,7 @@ class Scope:
         assert isinstance(tensor.source, Buffer), "operations make f32"
         binding = self._writer.binding(tensor.source)
         step = tensor.view.strides[0] if tensor.view.strides else 0
-        at = self._writer._number_row((Amount(tensor.view.offset), Amount(step), Amount(), Amount()))
+        at = self._writer.row_of(Amount(tensor.view.offset), Amount(step), Amount(), Amount())
         return self._load(binding, "words" if _word_type(tensor) != "u32" else "word", at, row)
 
     def _row(self, op: TensorOp, name: str, expression: str, row: str, returns: str = "u32") -> str:
@@ -266,7 +271,7 @@ class Scope:
         key = ("load", binding, mode, self._writer.table[at], row)
         if key not in self._known:
             name = self._writer.fresh()
-            self.statements.append(Load(name, binding, mode, at, row))  # type: ignore[arg-type]  # a Mode, by callers
+            self.statements.append(Load(name, binding, mode, at, row, self.lane))  # type: ignore[arg-type]  # a Mode, by callers
             self._known[key] = name
         return self._known[key]
 

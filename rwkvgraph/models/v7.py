@@ -147,7 +147,7 @@ def detect(names: set[str]) -> bool:
 
 def read_info(reader: Reader) -> ModelInfo:
     """The model's numbers, from its file. Raises LoadError for sizes that do not fit together."""
-    layers = 1 + max(int(name.split(".")[1]) for name in reader.names() if name.startswith("blocks."))
+    layers = 1 + max(_layer(reader, name) for name in reader.names() if name.startswith("blocks."))
     num_vocab, num_emb = _two(reader, "emb.weight")
     num_head = _two(reader, "blocks.0.att.r_k")[0]
     if num_emb % num_head:
@@ -158,10 +158,17 @@ def read_info(reader: Reader) -> ModelInfo:
     return ModelInfo("V7", layers, num_emb, hidden, num_vocab, num_head, custom)
 
 
+def _layer(reader: Reader, name: str) -> int:
+    number = name.split(".")[1]
+    if not number.isdecimal():
+        raise LoadError(f"{reader.path}: tensor {name} is of no layer; blocks are counted: blocks.0, blocks.1 …")
+    return int(number)
+
+
 def _two(reader: Reader, name: str) -> tuple[int, int]:
     shape = reader.shape(name)
-    if len(shape) != 2:
-        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes")
+    if len(shape) != 2 or 0 in shape:
+        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes, neither of them empty")
     return shape[0], shape[1]
 
 

@@ -44,7 +44,9 @@ class Gather(Map):
     wgsl = "table"
 
     def infer(self) -> Shape:
-        """(N, C)."""
+        """(N, C). Raises ShapeError for a table without columns."""
+        if len(self.ids.shape) != 1 or len(self.table.shape) < 2:
+            raise ShapeError(f"gather takes ids (N,) and a table (R, C); given {self.ids} and {self.table}")
         return (self.ids.shape[0], *self.table.shape[1:])
 
     def numpy(self, *arrays: Array) -> Array:
@@ -56,16 +58,17 @@ class Gather(Map):
 class GatherPart(Map):
     """Row ids[i] - first of a table where it has that row, else row i of `otherwise`.
 
-    Tables too large for one binding are gathered part by part. ids (N,) u32, otherwise (N, C).
+    Tables too large for one binding are gathered part by part: this one has `count` rows. ids (N,) u32, otherwise
+    (N, C).
     """
 
     ids: Tensor
     otherwise: Tensor
-    table: Tensor = operand(row="u32(clamp(f32(ids) - first, 0.0, rows - 1.0))")
+    table: Tensor = operand(row="u32(clamp(f32(ids) - first, 0.0, count - 1.0))")
     first: float = 0.0
-    rows: float = 0.0
+    count: float = 0.0
 
-    wgsl = "select(otherwise, table, f32(ids) >= first && f32(ids) < first + rows)"
+    wgsl = "select(otherwise, table, f32(ids) >= first && f32(ids) < first + count)"
 
     def infer(self) -> Shape:
         """(N, C)."""
@@ -114,11 +117,11 @@ def _first_part(part: Tensor, ids: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GatherClamped(Map):
-    """Row min(ids[i], rows - 1) of a table: the first part of a table in several."""
+    """Row min(ids[i], count - 1) of a table of `count` rows: the first part of a table in several."""
 
     ids: Tensor
-    table: Tensor = operand(row="min(ids, u32(rows) - 1u)")
-    rows: float = 0.0
+    table: Tensor = operand(row="min(ids, u32(count) - 1u)")
+    count: float = 0.0
 
     wgsl = "table"
 

@@ -48,7 +48,7 @@ def test_watch(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_steer(capsys: pytest.CaptureFixture[str]) -> None:
-    main_of("steer")("One day, a girl", max_tokens=14)
+    main_of("steer")("One day, a girl", max_tokens=8)
     away, neutral, towards = capsys.readouterr().out.strip().split("\n\n")
-    assert neutral == "+0: One day, a girl named Lily went to the park with her mom. She saw a"
+    assert neutral == "+0: One day, a girl named Lily went to the park with her"
     assert len({away[3:], neutral[3:], towards[3:]}) == 3

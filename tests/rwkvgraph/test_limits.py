@@ -1,0 +1,160 @@
+"""The same answers on devices that bind, hold and dispatch less, and without subgroups."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rwkvgraph.errors import DeviceError
+from rwkvgraph.gpu import Context
+from rwkvgraph.gpu.runner import Runner
+from rwkvgraph.model import Model
+from rwkvgraph.ops.matmul import Matmul
+from tests.rwkvgraph.models.oracle_v7 import Array
+from tests.rwkvgraph.models.synthetic import synthetic_v7
+from tests.rwkvgraph.models.yardstick import Expected, cut_at, expect, feed
+
+pytestmark = pytest.mark.gpu
+Open = Callable[..., Context]
+KIB = 1 << 10
+
+
+@pytest.fixture
+def limited(gpu: Context) -> Iterator[Open]:
+    """limited(**limits): another context on the device, which believes in these limits."""
+    opened: list[Context] = []
+
+    def open_context(**limits: int) -> Context:
+        context = Context.create()
+        opened.append(context)
+        context.target = replace(context.target, limits=replace(context.target.limits, **limits))
+        return context
+
+    yield open_context
+    for context in opened:
+        context.destroy()
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, Array]:
+    """Tables of 96 KB and 38 KB beside matrices of 5 KB, and vectors of 8 KB."""
+    return synthetic_v7(layers=2, width=48, head_size=16, hidden=400, vocab=1001, low_rank=(8, 12, 8, 20))
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    """Ids from every part of the vocabulary, the first and the last among them."""
+    long = np.random.default_rng(5).integers(0, 1001, 98).tolist()
+    return [[0, *long, 1000], [1000], [500, 1]]
+
+
+@pytest.fixture(scope="module")
+def expected(tensors: dict[str, Array], prompts: list[list[int]]) -> list[Expected]:
+    return [expect(tensors, prompt) for prompt in prompts]
+
+
+def check(model: Model, prompts: list[list[int]], expected: list[Expected]) -> None:
+    """The prompts side by side, the first in two runs, must give what is expected."""
+    state = model.state(3)
+    logits = feed(model, state, [cut_at(prompts[0], [97]), [prompts[1]], [prompts[2]]])
+    expected[0].check_logits(logits[0][0], 96)
+    for slot, answer in enumerate(expected):
+        if slot != 1:  # a single token: its few values may have rounded luckily
+            answer.check_state(state.read(slot))
+        replace(answer, logits_noise=expected[0].logits_noise).check_logits(logits[slot][-1])
+
+
+@pytest.mark.parametrize("bindings", [32, 8])
+def test_tables_in_parts_give_the_same_answers(
+    limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected], bindings: int
+) -> None:
+    # 168 rows fill a buffer: the vocabulary takes 6, a matrix of the feed-forward 3.
+    context = limited(max_storage_binding=16 * KIB, max_storage_buffers=bindings)
+    model = Model.load(tensors, context)
+    assert head_parts(model) == 6
+    check(model, prompts, expected)
+
+
+def test_tables_of_more_parts_than_bindings_give_the_same_answers(
+    limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected]
+) -> None:
+    context = limited(max_storage_binding=10 * KIB, max_storage_buffers=8)
+    model = Model.load(tensors, context)
+    assert head_parts(model) == 10
+    check(model, prompts, expected)
+
+
+def head_parts(model: Model) -> int:
+    """In how many parts the largest matrix is: the head."""
+    return max(len(op.w.parts) for op in model.graph.ops if isinstance(op, Matmul))
+
+
+@pytest.mark.parametrize("bindings", [8, 10])
+def test_few_bindings_give_the_same_answers(
+    limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected], bindings: int
+) -> None:
+    model = Model.load(tensors, limited(max_storage_buffers=bindings))
+    program = model.program()
+    assert isinstance(program, Runner)
+    assert max(len(item.buffers) for item in program.program.passes) <= bindings
+    check(model, prompts, expected)
+
+
+def test_short_dispatches_give_the_same_answers(
+    limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected]
+) -> None:
+    # No dimension of a dispatch is over 100: a pass of 100 tokens is many workgroups wide.
+    check(Model.load(tensors, limited(max_workgroups_per_dimension=100)), prompts, expected)
+
+
+def test_without_subgroups_the_answers_are_the_same(
+    limited: Open,
+    tensors: dict[str, Array],
+    prompts: list[list[int]],
+    expected: list[Expected],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RWKVGRAPH_SUBGROUPS", "0")
+    context = limited()
+    assert not context.target.subgroups
+    check(Model.load(tensors, context), prompts, expected)
+    assert context.kernels
+    assert all("subgroup" not in kernel.text for kernel in context.kernels)
+
+
+@pytest.mark.parametrize("subgroups", [True, False], ids=["subgroups", "no subgroups"])
+@pytest.mark.parametrize("limits", [{}, {"max_storage_binding": 16 * KIB, "max_storage_buffers": 8}], ids=str)
+def test_what_is_made_for_hardware_gives_the_same_answers(
+    limited: Open,
+    tensors: dict[str, Array],
+    prompts: list[list[int]],
+    expected: list[Expected],
+    limits: dict[str, int],
+    subgroups: bool,
+) -> None:
+    context = limited(**limits)
+    context.target = replace(context.target, kind="gpu", lanes=0, subgroups=subgroups)
+    check(Model.load(tensors, context), prompts, expected)
+
+
+def test_a_pass_over_the_limits_is_run_in_several(limited: Open, tensors: dict[str, Array]) -> None:
+    # 300 tokens and 40 outputs where a binding holds neither.
+    model = Model.load(tensors, limited(max_storage_binding=128 * KIB, max_buffer=128 * KIB), 4096)
+    program = model.program()
+    assert program.most_tokens < 300
+    assert program.most_outputs < 40
+    prompts = [[7 * slot, 3, slot, 5, 6, 1, 2, slot] for slot in range(40)]
+    state = model.state(40)
+    logits = model.run([list(prompt) for prompt in prompts], state)
+    yardstick = expect(tensors, prompts[0] * 4)
+    for slot in range(0, 40, 3):
+        answer = expect(tensors, prompts[slot])
+        replace(answer, logits_noise=yardstick.logits_noise).check_logits(logits[slot])
+
+
+def test_a_state_larger_than_a_buffer_is_refused(limited: Open, tensors: dict[str, Array]) -> None:
+    model = Model.load(tensors, limited(max_storage_binding=64 * KIB, max_buffer=64 * KIB))
+    model.state(21)  # 3 KiB of wkv state a slot
+    with pytest.raises(DeviceError, match=r"state.0.wkv needs a binding|state.0.wkv needs a buffer"):
+        model.state(22)
