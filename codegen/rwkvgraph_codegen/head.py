@@ -57,10 +57,11 @@ def _workgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> di
         token, gone = f"rwkb[first + {j}u]", f"removal[first + {j}u]"
         place = f"{buffer}[(column + {j}u * place.z) / {head.lanes}u]"
         lines["load"].append(f"var s{j} = {place};")
-        lines["removed"].append(f"removed -= s{j} * {gone};")
+        lines["removed"].append(f"removed = fma(-s{j}, V({gone}), removed);")
         lines["update"].append(f"let t{j} = {token};")
-        lines["update"].append(f"s{j} = s{j} * t{j}.y + value * t{j}.z + removed * t{j}.w;")
-        lines["update"].append(f"y += s{j} * t{j}.x;")
+        added = f"fma(value, V(t{j}.z), removed * t{j}.w)"
+        lines["update"].append(f"s{j} = fma(s{j}, V(t{j}.y), {added});")
+        lines["update"].append(f"y = fma(s{j}, V(t{j}.x), y);")
         lines["store"].append(f"{place} = s{j};")
     one = {name: values[0] for name, values in inputs.items()}
     lines["hand_out"] = _hand_out(head, one)
@@ -95,9 +96,10 @@ def _subgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dic
             place = f"{buffer}[(column + {j}u * place.z) / 4u + i2_{q}]"
             s, v = f"s{j}_{q}", inputs["v"][q]
             lines["load"].append(f"var {s} = {place};")
-            lines["removed"].append(f"removed{q} -= {s} * gone{j};")
-            lines["update"].append(f"{s} = {s} * t{j}.y + {v} * t{j}.z + removed{q} * t{j}.w;")
-            lines["update"].append(f"y{q} += {s} * t{j}.x;")
+            lines["removed"].append(f"removed{q} = fma(-{s}, V(gone{j}), removed{q});")
+            added = f"fma({v}, V(t{j}.z), removed{q} * t{j}.w)"
+            lines["update"].append(f"{s} = fma({s}, V(t{j}.y), {added});")
+            lines["update"].append(f"y{q} = fma({s}, V(t{j}.x), y{q});")
             lines["store"].append(f"{place} = {s};")
     return {**_indented(lines), "size": head.size, "count": len(head.lane_names)}
 

@@ -233,20 +233,16 @@ def _lanes(shape: Shape) -> str:
 
 
 def _finish_all(values: list[str], token: str, row: str) -> list[str]:
-    """Map and store the results of a thread in a loop: what follows a product is long, and would be there each time."""
-    count = len(values)
-    return [
-        f"    var results = array<vec4<f32>, {count}>(",
-        *(f"        {value}," for value in values),
-        "    );",
-        f"    for (var item = 0u; item < {count}u; item++) {{",
-        f"        let token = {token};",
-        f"        let row = {row};",
-        "        if is_inside && token <= last_token && row <= last_row {",
-        "            finish(part, token, place.z + row / 4u, results[item]);",
-        "        }",
-        "    }",
-    ]
+    """Map and store the results of a thread, one by one: an array of them, indexed in a loop, compiles slowly."""
+    lines = []
+    for index, value in enumerate(values):
+        there_token, there_row = token.replace("item", f"{index}u"), row.replace("item", f"{index}u")
+        lines += [
+            f"    if is_inside && {there_token} <= last_token && {there_row} <= last_row {{",
+            f"        finish(part, {there_token}, place.z + ({there_row}) / 4u, {value});",
+            "    }",
+        ]
+    return lines
 
 
 def _tile(shape: Shape) -> str:

@@ -27,12 +27,12 @@ class Function:
 
 @dataclass(frozen=True)
 class Load:
-    """`let name = …`: a value read from a binding at place `at` of the uniform, in row `row`."""
+    """`let name = …`: a value read from a binding at place `at` (a u32 expression) of the uniform, in row `row`."""
 
     name: str
     binding: Binding
     mode: Mode
-    at: int
+    at: str
     row: str = "i0"
     lane: str = "i2"
 
@@ -62,7 +62,7 @@ class Store:
     """Writes a value to a binding, in row `row`, where `guard` (a bool expression, or nothing) holds."""
 
     binding: Binding
-    at: int
+    at: str
     value: str
     row: str = "i0"
     guard: str = ""
@@ -77,9 +77,9 @@ class Store:
 Statement = Load | Call | Store
 
 
-def number(word: int) -> str:
-    """The f32 stored in 32-bit word `word` of the uniform's table: how a parameter reaches a shader."""
-    return f"bitcast<f32>(here.at[{word // 4}].{'xyzw'[word % 4]})"
+def number(at: str, part: int) -> str:
+    """The f32 stored in a part (0 to 3) of row `at` of the uniform's table: how a parameter reaches a shader."""
+    return f"bitcast<f32>(here.at[{at}].{'xyzw'[part]})"
 
 
 def block(statements: list[Statement], depth: int) -> str:

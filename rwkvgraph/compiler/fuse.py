@@ -25,7 +25,6 @@ RULES = {  # (producer kind, consumer kind): (kind of the pass, why one pass is 
 
 BESIDE = {  # kinds of two passes that do not need each other: why they may share one
     ("matmul", "matmul"): ("matmul", "row blocks of both side by side in the grid"),
-    ("matmul", "map"): ("matmul", "the map rides along where the result has its shape"),
     ("wkv", "map"): ("wkv", "the map rides along over the same rows"),
     ("row", "map"): ("row", "the map rides along over the same rows"),
     ("map", "map"): ("map", "both over the same rows"),

@@ -145,11 +145,12 @@ fn columns_only(part: u32, lane: u32, value: vec4<f32>) -> vec4<f32> {
 }"""
 
 
-def _switch(head: str, cases: Sequence[str]) -> str:
-    """A function with one statement a part; parts with the same statement share it."""
+def _switch(head: str, cases: Sequence[str], before: Sequence[str] = ()) -> str:
+    """A function with one statement a part; parts with the same statement share it. `before`: its first lines."""
     if len(set(cases)) == 1:
-        return f"{head} {{\n    {cases[0]}\n}}"
-    lines = [f"{head} {{", "    switch part {"]
+        text = cases[0].replace("\n            ", "\n    ")
+        return "\n".join([f"{head} {{", *before, f"    {text}", "}"])
+    lines = [f"{head} {{", *before, "    switch part {"]
     for text in dict.fromkeys(cases):
         labels = [f"{index}u" for index, case in enumerate(cases) if case == text]
         if text == cases[-1]:
@@ -167,17 +168,24 @@ def _part_of(count: int) -> str:
 
 
 def _finish(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement, ...]]:
-    """The function that maps and stores four rows of one token's result, and its statements."""
+    """The function that maps and stores four rows of one token's result, and its statements.
+
+    Parts followed by the same operations share a case: what differs between them is in their rows of the table.
+    """
     cases, statements = [], []
-    for part in parts:
-        writer.give(part.op, "value")
+    for index, part in enumerate(parts):
+        shape, place, *_ = writer.table[WORDS * index : WORDS * index + 2]
+        del shape
+        writer.table[WORDS * index + 1] = (*place[:3], Amount(writer.start_part()))
         scope = writer.scope()
+        scope.give(part.op, "value")
         domain = matmul_domain(part.op)
         for op in (part.op, *part.after):
             if op in writer.stored or op.updates():
                 scope.store(op, domain)
         statements += scope.statements
         cases.append("\n            ".join(statement.text() for statement in scope.statements))
+        writer.forget_names()
     head = "fn finish(part: u32, i0: u32, i2: u32, value: vec4<f32>)"
-    text = _switch(head, cases)
-    return text.replace("{\n", "{\n    let i1 = 0u;\n", 1) if "i1" in text else text, tuple(statements)
+    lines = ["    let i1 = 0u;", f"    let first = here.at[part * {WORDS}u + 1u].w;"]
+    return _switch(head, cases, lines), tuple(statements)

@@ -40,6 +40,7 @@ class Writer:
         self.buffers: list[Buffer | Slot] = []
         self.stored = _stored(group, places)
         self._reserved = reserved
+        self._base: int | None = None
         self._places = places
         self._ops = group.ops
         self._inside = set(group.ops)
@@ -84,11 +85,11 @@ class Writer:
 
     def place(
         self, tensor: Tensor, op: TensorOp, name: str, domain: Domain | None = None
-    ) -> tuple[Binding, int, bool]:
+    ) -> tuple[Binding, str, bool]:
         """(binding, place in the table, whether one element serves a whole row) of an operand."""
         strides = strides_of(tensor, op, name, domain or self.domain)
         binding, row = self.locate(tensor, strides)
-        return binding, self.row_of(*row), strides.inner == 0
+        return binding, self.spot(self.row_of(*row)), strides.inner == 0
 
     def locate(self, tensor: Tensor, strides: Strides) -> tuple[Binding, TableRow]:
         """The binding of a tensor, and the table's row for reaching it by these strides."""
@@ -115,6 +116,10 @@ class Writer:
             count += 1
             name = f"{base}_{count}"
 
+    def forget_names(self) -> None:
+        """Let variable names start over: what follows is another block."""
+        self._count = 0
+
     def fresh(self) -> str:
         """A new variable name."""
         self._count += 1
@@ -128,8 +133,20 @@ class Writer:
             four = [_float_word(value) for value in values[start : start + 4]]
             four += [Amount()] * (4 - len(four))
             row = self.row_of(*four)
-            words += [number(row * 4 + index) for index in range(len(values[start : start + 4]))]
+            words += [number(self.spot(row), index) for index in range(len(values[start : start + 4]))]
         return tuple(words)
+
+    def start_part(self) -> int:
+        """Begin the rows of a part: from here on places are said relative to `first`, the part's first row.
+
+        So the parts of a kernel that differ only in places have equal text, and share it. Gives the row.
+        """
+        self._reserved = self._base = len(self.table)
+        return self._base
+
+    def spot(self, row: int) -> str:
+        """A row of the table as the expression that kernels use for it."""
+        return str(row) if self._base is None else f"first + {row - self._base}u"
 
     def inside_ops(self) -> Sequence[TensorOp]:
         """The group's operations, in program order."""
@@ -255,7 +272,8 @@ class Scope:
         binding = self._writer.binding(tensor.source)
         step = tensor.view.strides[0] if tensor.view.strides else 0
         at = self._writer.row_of(Amount(tensor.view.offset), Amount(step), Amount(), Amount())
-        return self._load(binding, "words" if _word_type(tensor) != "u32" else "word", at, row)
+        mode = "words" if _word_type(tensor) != "u32" else "word"
+        return self._load(binding, mode, self._writer.spot(at), row)
 
     def _row(self, op: TensorOp, name: str, expression: str, row: str, returns: str = "u32") -> str:
         """A variable with a row expression's (or guard's) value, over i0, the u32 operands and the parameters."""
@@ -267,8 +285,8 @@ class Scope:
         function = self._writer.function(f"op_{op.name}_{name}_row", parameters, returns, expression)
         return self._emit(function, arguments)
 
-    def _load(self, binding: Binding, mode: str, at: int, row: str) -> str:
-        key = ("load", binding, mode, self._writer.table[at], row)
+    def _load(self, binding: Binding, mode: str, at: str, row: str) -> str:
+        key = ("load", binding, mode, at, row)
         if key not in self._known:
             name = self._writer.fresh()
             self.statements.append(Load(name, binding, mode, at, row, self.lane))  # type: ignore[arg-type]  # a Mode, by callers

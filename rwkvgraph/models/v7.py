@@ -161,14 +161,14 @@ def read_info(reader: Reader) -> ModelInfo:
 def _layer(reader: Reader, name: str) -> int:
     number = name.split(".")[1]
     if not number.isdecimal():
-        raise LoadError(f"{reader.path}: tensor {name} is of no layer; blocks are counted: blocks.0, blocks.1 …")
+        raise LoadError(f"{reader.path}: tensor {name} is of no layer; they are blocks.0, blocks.1 …")
     return int(number)
 
 
 def _two(reader: Reader, name: str) -> tuple[int, int]:
     shape = reader.shape(name)
     if len(shape) != 2 or 0 in shape:
-        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes, neither of them empty")
+        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes, none empty")
     return shape[0], shape[1]
 
 

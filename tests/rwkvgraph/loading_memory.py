@@ -3,8 +3,8 @@
     python tests/rwkvgraph/loading_memory.py model.st reader
     python tests/rwkvgraph/loading_memory.py model.st gpu
 
-reader: peak of reading and packing every weight for an engine that throws them away. gpu: peak of loading onto a
-device, over what the process has when it is done: on a software adapter its memory is the process's own.
+reader: peak of reading and packing every weight for an engine that throws them away. gpu: peak of loading
+onto a device, over what the process has when it is done: a software adapter's memory is the process's own.
 """
 
 import json

@@ -53,7 +53,7 @@ def test_a_write_waits_for_what_was_to_be_read_and_written_before() -> None:
     with tape() as items:
         ops.tanh(STATE[0])
         ops.blit(x(), STATE[0])
-        ops.blit(x(), STATE[0, 2:4].broadcast((4, 2))[0])
+        ops.blit(x()[2:4], STATE[0, 2:4])
         ops.blit(x(), STATE[1])
     found = dependencies(items)
     assert (0, 1, "write after read") in found

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rwkvgraph.errors import DeviceError
+from rwkvgraph.errors import CompileError, DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
@@ -38,15 +38,15 @@ def limited(gpu: Context) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, Array]:
-    """Tables of 96 KB and 38 KB beside matrices of 5 KB, and vectors of 8 KB."""
-    return synthetic_v7(layers=2, width=48, head_size=16, hidden=400, vocab=1001, low_rank=(8, 12, 8, 20))
+    """Tables of 384 KB, matrices of 38 KB and less, vectors of 8 KB in all."""
+    return synthetic_v7(layers=2, width=48, head_size=16, hidden=400, vocab=4001, low_rank=(8, 12, 8, 20))
 
 
 @pytest.fixture(scope="module")
 def prompts() -> list[list[int]]:
     """Ids from every part of the vocabulary, the first and the last among them."""
-    long = np.random.default_rng(5).integers(0, 1001, 98).tolist()
-    return [[0, *long, 1000], [1000], [500, 1]]
+    long = np.random.default_rng(5).integers(0, 4001, 98).tolist()
+    return [[0, *long, 4000], [4000], [2000, 1]]
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +67,35 @@ def check(model: Model, prompts: list[list[int]], expected: list[Expected]) -> N
 
 @pytest.mark.parametrize("bindings", [32, 8])
 def test_tables_in_parts_give_the_same_answers(
-    limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected], bindings: int
+    limited: Open,
+    tensors: dict[str, Array],
+    prompts: list[list[int]],
+    expected: list[Expected],
+    bindings: int,
 ) -> None:
-    # 168 rows fill a buffer: the vocabulary takes 6, a matrix of the feed-forward 3.
-    context = limited(max_storage_binding=16 * KIB, max_storage_buffers=bindings)
-    model = Model.load(tensors, context)
-    assert head_parts(model) == 6
+    # 426 rows fill a buffer, so that embedding and head have more parts than some devices have bindings.
+    model = Model.load(tensors, limited(max_storage_binding=40 * KIB, max_storage_buffers=bindings))
+    assert head_parts(model) == 10
     check(model, prompts, expected)
 
 
-def test_tables_of_more_parts_than_bindings_give_the_same_answers(
-    limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected]
+TOO_MANY = pytest.mark.xfail(
+    raises=CompileError,
+    reason="a pass leaves no room for what the maps after a matmul in parts read and write: 9 buffers",
+)
+
+
+@pytest.mark.parametrize("bindings", [32, pytest.param(8, marks=TOO_MANY)])
+def test_matrices_in_parts_give_the_same_answers(
+    limited: Open,
+    tensors: dict[str, Array],
+    prompts: list[list[int]],
+    expected: list[Expected],
+    bindings: int,
 ) -> None:
-    context = limited(max_storage_binding=10 * KIB, max_storage_buffers=8)
-    model = Model.load(tensors, context)
-    assert head_parts(model) == 10
+    # The feed-forward's matrices of 38 KB too.
+    model = Model.load(tensors, limited(max_storage_binding=16 * KIB, max_storage_buffers=bindings))
+    assert head_parts(model) == 24
     check(model, prompts, expected)
 
 
@@ -92,7 +106,11 @@ def head_parts(model: Model) -> int:
 
 @pytest.mark.parametrize("bindings", [8, 10])
 def test_few_bindings_give_the_same_answers(
-    limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected], bindings: int
+    limited: Open,
+    tensors: dict[str, Array],
+    prompts: list[list[int]],
+    expected: list[Expected],
+    bindings: int,
 ) -> None:
     model = Model.load(tensors, limited(max_storage_buffers=bindings))
     program = model.program()
@@ -124,7 +142,7 @@ def test_without_subgroups_the_answers_are_the_same(
 
 
 @pytest.mark.parametrize("subgroups", [True, False], ids=["subgroups", "no subgroups"])
-@pytest.mark.parametrize("limits", [{}, {"max_storage_binding": 16 * KIB, "max_storage_buffers": 8}], ids=str)
+@pytest.mark.parametrize("limits", [{}, {"max_storage_binding": 40 * KIB, "max_storage_buffers": 8}], ids=str)
 def test_what_is_made_for_hardware_gives_the_same_answers(
     limited: Open,
     tensors: dict[str, Array],

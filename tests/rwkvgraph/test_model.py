@@ -215,7 +215,7 @@ def test_softmax_gives_probabilities(small: Model, rng: np.random.Generator, row
 def test_softmax_bears_large_and_absent_logits(small: Model) -> None:
     logits = np.full(150, -1e30, np.float32)
     logits[[3, 149]] = 1e30
-    np.testing.assert_array_equal(small.softmax(logits)[[3, 149, 0]], np.float32([0.5, 0.5, 0]))
+    np.testing.assert_array_equal(small.softmax(logits)[[3, 149, 0]], np.array([0.5, 0.5, 0], np.float32))
 
 
 @pytest.mark.parametrize("shape", [(), (149,), (152,), (2, 149), (1, 2, 150), (0, 150)])
@@ -228,15 +228,15 @@ def test_softmax_of_other_shapes_is_refused(small: Model, shape: tuple[int, ...]
 def test_an_id_that_is_none_is_refused_before_anything_runs(small: Model, bad: Any) -> None:
     state = small.state(2)
     tokens = [[1, 2], [3, bad, 4]]
-    with pytest.raises(ValueError, match="token 1 of slot 1 is .*; ids are integers from 0 to 149"):
+    with pytest.raises(ValueError, match=r"token 1 of slot 1 is .*; ids are integers from 0 to 149"):
         small.run(tokens, state)
     assert [len(slot) for slot in tokens] == [2, 3]
     assert not state.read(0).any()
 
 
 def test_ids_may_be_numpy_integers(small: Model) -> None:
-    given, wanted = ([kind(3), kind(149)] for kind in (np.int64, int))
-    (one,), (other,) = (small.run([list(tokens)], small.state()) for tokens in (given, wanted))
+    given: list[Any] = list(np.array([3, 149]))
+    (one,), (other,) = small.run([given], small.state()), small.run([[3, 149]], small.state())
     np.testing.assert_array_equal(one, other)
 
 

@@ -1,4 +1,4 @@
-"""What a model should give, in float64, and how far off float32 may be: the tolerance of every test of a model."""
+"""What a model should give, in float64, and how far off float32 may be: the tolerance of the tests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from rwkvgraph.state import State
 from tests.rwkvgraph.models.oracle_v7 import Array, Oracle
 
 TIMES_FLOAT32 = 20
-"""Largest error allowed, in units of what the same mathematics loses in float32 on numpy: other orders of sums,
-fused multiply-adds and the device's exp and tanh cost some of them."""
+"""Largest error allowed, in units of what the same mathematics loses in float32 on numpy: other orders of
+sums, fused multiply-adds and the device's exp and tanh cost some of them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def expect(tensors: Mapping[str, Array], tokens: Sequence[int] | Array) -> Expec
 
 
 def feed(model: Model, state: State, runs: Sequence[Sequence[list[int]]]) -> list[list[Array]]:
-    """Run what each slot is to be given, run after run; gives for each slot the logits after each of its runs.
+    """Run what each slot is to be given, run after run; gives each slot's logits after each of its runs.
 
     On the way: a slot has logits just when a call took the last of its tokens.
     """

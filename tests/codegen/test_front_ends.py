@@ -1,0 +1,210 @@
+"""Every shader of the V7 model, and of hooked and users' graphs, before both WGSL front ends.
+
+In processes of their own: naga aborts on some texts that it should refuse, and one device of Dawn is enough. Dawn's
+null backend needs no driver, and has the limits of browsers.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rwkvgraph import Hooks, ops, v7
+from rwkvgraph.compiler import NAGA, TINT, Limits, Target, compile
+from rwkvgraph.gpu import Context
+from rwkvgraph.gpu.runner import access_of
+from rwkvgraph.graph import Graph
+from rwkvgraph.model import Model
+from rwkvgraph.op import Array, Buffer, Map, Reduction, Role, Row, Tensor, tape
+from rwkvgraph.testing import buffers_of, holding, matrix
+from tests.rwkvgraph.models.synthetic import synthetic_v7
+
+BROWSER = Limits.webgpu_default()
+SHAPES = [  # (head size, width, hidden, vocabulary, low ranks): wide and narrow heads, whole blocks of weights and not
+    (64, 128, 256, 48, (32, 32, 32, 32)),
+    (5, 15, 7, 3, (3, 2, 5, 7)),
+]
+BAD = [
+    ("a mistake of type", "@compute @workgroup_size(1) fn main() { let x = 1u + 1.0f; }"),
+    ("no such function", "@compute @workgroup_size(1) fn main() { let x = frobnicate(1.0); }"),
+]
+
+TINT_CHECK = """
+import json, sys
+import wgpudawn as wgpu
+
+device = wgpu.gpu.request_adapter_sync().request_device_sync(required_features=["subgroups", "shader-f16"])
+refused = {}
+for label, text, _ in json.load(open(sys.argv[1])):
+    try:
+        module = device.create_shader_module(label=label, code=text)
+        device.create_compute_pipeline(layout="auto", compute={"module": module, "entry_point": "main"})
+    except wgpu.GPUError as error:
+        refused[label] = str(error)
+json.dump(refused, open(sys.argv[2], "w"))
+"""
+
+NAGA_CHECK = """
+import json, sys
+from rwkvgraph.errors import CompileError
+from rwkvgraph.gpu import Context, Signature
+
+context = Context.create()
+refused = {}
+for label, text, accesses in json.load(open(sys.argv[1])):
+    try:
+        context.kernel(text, Signature(tuple(accesses)), label)
+    except CompileError as error:
+        refused[label] = str(error)
+json.dump(refused, open(sys.argv[2], "w"))
+"""
+
+Shader = tuple[str, str, tuple[str, ...]]
+"""Label, text, and how each binding is reached."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Peak(Row):
+    """A user's row: x over the largest |x|."""
+
+    x: Tensor
+
+    reduce = (Reduction("top", "abs(x)", "max"),)
+    wgsl = "x / V(top)"
+
+    def numpy(self, *arrays: Array) -> Array:
+        return arrays[0] / np.abs(arrays[0]).max(-1, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Wave(Map):
+    """A user's map: size * sin x."""
+
+    x: Tensor
+    size: float = 0.5
+
+    wgsl = "size * sin(x)"
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.asarray(np.float32(self.size) * np.sin(arrays[0]))
+
+
+def hooks(width: int, heads: int) -> Hooks:
+    """Hooks that read, replace and capture, with maps and rows of users, around every kind of pass."""
+    made, seen = Hooks(), Buffer("seen", (4, width))
+
+    @made.on(v7.PreAttTimeMix)
+    def around_the_recurrence(frame: v7.Frame) -> None:
+        by_head = frame.att_r.reshape(frame.x.shape[0], heads, width // heads)
+        frame.att_r = ops.identity(ops.softmax(by_head).reshape(*frame.x.shape))
+        frame.att_v = Wave(Peak(frame.att_v).result).result
+
+    @made.on(v7.PostAttTimeMix)
+    def behind_it(frame: v7.Frame) -> None:
+        frame.att_x = Peak(frame.att_x).result
+        ops.blit(frame.att_x[-1], seen[0])
+
+    @made.on(v7.PostFfn)
+    def on_the_stream(frame: v7.Frame, layer: int) -> None:
+        ops.blit(frame.x[-1], seen[1])
+        frame.x = Wave(frame.x + holding(np.ones(width))).result
+
+    made.add(v7.PostAttLinear(1), lambda frame: ops.blit(frame.att_k[-1], seen[2]))
+    return made
+
+
+def users_graph() -> Graph:
+    """Ops of users and of ours over rows of odd lengths, with a matrix."""
+    with tape() as items:
+        for width in (1, 3, 30, 64):
+            x = Wave(Peak(holding(np.ones((3, width)))).result).result
+            ops.blit(ops.softmax(x) + ops.l2_norm(x), Buffer("out", (3, width)).tensor)
+            ops.blit(ops.tanh(ops.matmul(matrix(np.ones((7, width))), x)), Buffer("product", (3, 7)).tensor)
+            ops.blit(x.transpose(1, 0), Buffer("turned", (width, 3)).tensor)
+    return Graph(tuple(items))
+
+
+def graphs(in_textures: bool) -> Iterator[tuple[Graph, Hooks | None]]:
+    for size, width, hidden, vocab, ranks in SHAPES:
+        tensors = synthetic_v7(2, width, size, hidden, vocab, ranks)
+        graph = Model.load(tensors, device="cpu").graph
+        for buffer in buffers_of(graph):
+            buffer.is_texture = in_textures and buffer.role is Role.WEIGHT and buffer.name != "emb"
+        yield graph, None
+        yield graph, hooks(width, width // size)
+    yield users_graph(), None
+
+
+def targets(dialect: str) -> Iterator[Target]:
+    """Every consistent target of a front end: for GPUs and for software of known and unknown subgroup size."""
+    front_end = TINT if dialect == "tint" else NAGA
+    for subgroups in (False, True):
+        yield Target(BROWSER, front_end, subgroups, "gpu")
+        yield Target(BROWSER, front_end, subgroups, "cpu")
+    yield Target(BROWSER, front_end, True, "cpu", 8)
+
+
+@cache
+def shaders(dialect: str) -> tuple[Shader, ...]:
+    """Every distinct shader for a front end."""
+    found: dict[str, Shader] = {}
+    for target in targets(dialect):
+        for graph, added in graphs(in_textures=target.kind == "cpu"):
+            for source in compile(graph, added, target).sources():
+                accesses = ("uniform", *(access_of(binding) for binding in source.bindings))
+                found.setdefault(source.text, (f"{len(found)} {source.label}", source.text, accesses))
+    return tuple(found.values())
+
+
+def refusals(script: str, texts: tuple[Shader, ...], folder: Path, **environment: str) -> dict[str, str]:
+    """What a front end says about each text that it refuses, by label."""
+    given, said = folder / "shaders.json", folder / "refused.json"
+    given.write_text(json.dumps(texts))
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(given), str(said)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = json.loads(said.read_text())
+    return result
+
+
+BAD_SHADERS: tuple[Shader, ...] = tuple((label, text, ("uniform",)) for label, text in BAD)
+
+
+@pytest.mark.skipif(find_spec("wgpudawn") is None, reason="wgpudawn, which brings Tint, is not installed")
+def test_tint_accepts_every_shader_and_refuses_bad_ones(tmp_path: Path) -> None:
+    refused = refusals(TINT_CHECK, (*shaders("tint"), *BAD_SHADERS), tmp_path, WGPU_BACKEND_TYPE="Null")
+    assert {label for label, _ in BAD} <= set(refused)
+    assert {label: text[:2000] for label, text in refused.items() if label not in dict(BAD)} == {}
+
+
+def test_naga_accepts_every_shader_and_refuses_bad_ones(gpu: Context, tmp_path: Path) -> None:
+    known = [shader for shader in shaders("naga") if gpu.target.subgroups or "subgroup" not in shader[1]]
+    refused = refusals(NAGA_CHECK, (*known, *BAD_SHADERS), tmp_path)
+    assert {label for label, _ in BAD} <= set(refused)
+    assert {label: text[:2000] for label, text in refused.items() if label not in dict(BAD)} == {}
+
+
+@pytest.mark.parametrize("dialect", ["naga", "tint"])
+def test_the_subgroup_line_stands_where_the_front_end_wants_it(dialect: str) -> None:
+    line = "enable subgroups;"
+    for label, text, _ in shaders(dialect):
+        wanted = dialect == "tint" and "subgroup" in text.replace(line, "")
+        assert text.startswith(line) == wanted, label
+        assert text.count(line) == wanted, label
+
+
+def test_the_front_ends_see_the_same_text_but_for_that_line() -> None:
+    naga, tint = ([text for _, text, _ in shaders(dialect)] for dialect in ("naga", "tint"))
+    assert naga == [text.removeprefix("enable subgroups;\n").lstrip("\n") for text in tint]

@@ -1,0 +1,69 @@
+fn low(eight: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(eight.x), unpack2x16float(eight.y));
+}
+fn high(eight: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(eight.z), unpack2x16float(eight.w));
+}
+var<workgroup> partials: array<vec4<f32>, 64>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32) {
+    // Workgroups beyond the last repeat it and write nothing, so that every thread reaches every barrier.
+    let index = group.x + group.y * groups.x;
+    let unit = min(index, here.size.y - 1u);
+    let part = part_of(unit);
+    let shape = here.at[part * 3u];
+    let place = here.at[part * 3u + 1u];
+    let source = here.at[part * 3u + 2u];
+    let is_inside = index < here.size.y;
+    let last_row = shape.y - 1u;
+    let last_token = here.size.x - 1u;
+    let first_row = (unit - shape.x) * 4u;
+    let first_token = group.z * 1u;
+    let row0 = place.x + min(first_row + 0u, last_row) * place.y;
+    let row1 = place.x + min(first_row + 1u, last_row) * place.y;
+    let row2 = place.x + min(first_row + 2u, last_row) * place.y;
+    let row3 = place.x + min(first_row + 3u, last_row) * place.y;
+    let base0 = (source.x + min(first_token + 0u, last_token) * source.y) / 4u;
+    var sum0_0 = 0.0;
+    var sum1_0 = 0.0;
+    var sum2_0 = 0.0;
+    var sum3_0 = 0.0;
+    var k = thread;
+    for (; k < shape.z; k += 64u) {
+        let w0_0 = weight(part, row0 + k);
+        let w1_0 = weight(part, row1 + k);
+        let w2_0 = weight(part, row2 + k);
+        let w3_0 = weight(part, row3 + k);
+        let a0_0 = input(part, base0, 2u * (k));
+        let b0_0 = input(part, base0, 2u * (k) + 1u);
+        let l0_0 = low(w0_0);
+        let h0_0 = high(w0_0);
+        sum0_0 = fma(h0_0.w, b0_0.w, fma(h0_0.z, b0_0.z, fma(h0_0.y, b0_0.y, fma(h0_0.x, b0_0.x, fma(l0_0.w, a0_0.w, fma(l0_0.z, a0_0.z, fma(l0_0.y, a0_0.y, fma(l0_0.x, a0_0.x, sum0_0))))))));
+        let l1_0 = low(w1_0);
+        let h1_0 = high(w1_0);
+        sum1_0 = fma(h1_0.w, b0_0.w, fma(h1_0.z, b0_0.z, fma(h1_0.y, b0_0.y, fma(h1_0.x, b0_0.x, fma(l1_0.w, a0_0.w, fma(l1_0.z, a0_0.z, fma(l1_0.y, a0_0.y, fma(l1_0.x, a0_0.x, sum1_0))))))));
+        let l2_0 = low(w2_0);
+        let h2_0 = high(w2_0);
+        sum2_0 = fma(h2_0.w, b0_0.w, fma(h2_0.z, b0_0.z, fma(h2_0.y, b0_0.y, fma(h2_0.x, b0_0.x, fma(l2_0.w, a0_0.w, fma(l2_0.z, a0_0.z, fma(l2_0.y, a0_0.y, fma(l2_0.x, a0_0.x, sum2_0))))))));
+        let l3_0 = low(w3_0);
+        let h3_0 = high(w3_0);
+        sum3_0 = fma(h3_0.w, b0_0.w, fma(h3_0.z, b0_0.z, fma(h3_0.y, b0_0.y, fma(h3_0.x, b0_0.x, fma(l3_0.w, a0_0.w, fma(l3_0.z, a0_0.z, fma(l3_0.y, a0_0.y, fma(l3_0.x, a0_0.x, sum3_0))))))));
+    }
+    partials[0u + thread] = vec4<f32>(sum0_0, sum1_0, sum2_0, sum3_0);
+    workgroupBarrier();
+    for (var step = 32u; step > 0u; step /= 2u) {
+        if thread < step {
+            partials[0u + thread] += partials[0u + thread + step];
+        }
+        workgroupBarrier();
+    }
+    for (var item = thread; item < 1u; item += 64u) {
+        let row = first_row + item % 1u * 4u;
+        let token = first_token + item / 1u;
+        if is_inside && row <= last_row && token <= last_token {
+            finish(part, token, place.z + row / 4u, partials[item * 64u]);
+        }
+    }
+}
