@@ -60,7 +60,7 @@ class Host:
 
 
 def see(flat: Array, view: View, sizes: Sizes, row: int = 0) -> Array:
-    """A numpy view of flat memory; `row` is the width of the source's rows, needed for views of the last one."""
+    """A numpy view of flat memory; `row` is the width of the source's rows, for views of the last one."""
     shape = tuple(resolve(size, sizes) for size in view.shape)
     offset = view.offset + (row * (sizes[view.from_last] - 1) if view.from_last else 0)
     strides = tuple(step * flat.itemsize for step in view.strides)
@@ -68,9 +68,9 @@ def see(flat: Array, view: View, sizes: Sizes, row: int = 0) -> Array:
 
 
 def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> dict[TensorOp, Array]:
-    """Run the operations in order with `sizes` for T, O and B; gives every result, and changes what is updated.
+    """Run the operations in order with `sizes` for T, O and B; gives every result, changes what is updated.
 
-    Results are float32 arrays of the operations' shapes. Raises ShapeError where a result does not have its shape.
+    Results are float32 arrays of the operations' shapes. Raises ShapeError where a result is of another shape.
     """
     results: dict[TensorOp, Array] = {}
 

@@ -20,8 +20,13 @@ BLOCK = 8
 class Format(Protocol):
     """How a matrix is stored."""
 
-    name: str
-    dtype: DType
+    @property
+    def name(self) -> str:
+        """What dumps call it."""
+
+    @property
+    def dtype(self) -> DType:
+        """The type of a stored element."""
 
     def pack(self, rows: Array) -> Array:
         """(M, K) weights as stored: what is uploaded."""

@@ -1,4 +1,4 @@
-"""Checks for operations, ours and users': the shape rule against numpy, the device against numpy, all the way down.
+"""Checks for operations, ours and users': the shape rule against numpy, a device against numpy.
 
 Test data of an op class are its `example` class method's ops, built on buffers that hold their contents:
 
@@ -27,10 +27,11 @@ from rwkvgraph.quant import Fp16, Matrix
 from rwkvgraph.view import Dim, Sizes
 
 GPU_TOLERANCE = 2e-5
-"""Largest difference between a device and numpy, in units of the array's largest magnitude, or of 1 if that is less.
+"""Largest difference between a device and numpy, in units of the array's largest magnitude, or of 1 if that is
+less.
 
-Both compute in float32, with 6e-8 a rounding; a device adds in another order, and its exp and tanh may be off by
-some units in the last place (WGSL specification, "Accuracy of Built-in Functions")."""
+Both compute in float32, with 6e-8 a rounding; a device adds in another order, and its exp and tanh may be off
+by some units in the last place (WGSL specification, "Accuracy of Built-in Functions")."""
 
 Contents = Mapping[Buffer, Array]
 
@@ -59,12 +60,15 @@ def matrix(values: Any, name: str = "w") -> Matrix:
 
 
 def check_op(
-    what: type[TensorOp] | Iterable[TensorOp], context: Context | None = None, tolerance: float = GPU_TOLERANCE
+    what: type[TensorOp] | Iterable[TensorOp],
+    context: Context | None = None,
+    tolerance: float = GPU_TOLERANCE,
 ) -> None:
-    """Check an op class by its `example()`, or ops that were built: alone, and fused with a map before and after.
+    """Check an op class by its `example()`, or ops: alone, and fused with a map before and after.
 
-    Raises ShapeError where numpy's result is not of the inferred shape, CheckError where the device's differs from
-    it, in the result or in what is updated, CompileError for WGSL that is refused. context: by default the best.
+    Raises ShapeError where numpy's result is not of the inferred shape, CheckError where the device's differs
+    from it, in the result or in what is updated, CompileError for WGSL that is refused. context: by default the
+    best.
     """
     ops = _examples(what) if isinstance(what, type) else list(what)
     context = context or Context.create()
@@ -101,12 +105,14 @@ def compare(got: Array, want: Array, what: str, tolerance: float = GPU_TOLERANCE
     if error.size and float(error.max()) > most:
         worst = np.unravel_index(int(error.argmax()), error.shape)
         raise CheckError(
-            f"{what}\nelement {tuple(map(int, worst))} is {got[worst]:.9g} on the device and {want[worst]:.9g} on "
-            f"numpy; {int((error > most).sum())} of {error.size} elements are further apart than {most:.2g}"
+            f"{what}\nelement {tuple(map(int, worst))} is {got[worst]:.9g} on the device and {want[worst]:.9g} "
+            f"on numpy; {int((error > most).sum())} of {error.size} elements are further apart than {most:.2g}"
         )
 
 
-def run_on_numpy(graph: Graph, contents: Contents | None = None, sizes: Sizes | None = None) -> dict[Buffer, Array]:
+def run_on_numpy(
+    graph: Graph, contents: Contents | None = None, sizes: Sizes | None = None
+) -> dict[Buffer, Array]:
     """Run a graph on numpy; gives what every buffer it mentions holds afterwards.
 
     contents: of the buffers with symbolic sizes, and of others that shall not start from what they hold. The
@@ -115,7 +121,9 @@ def run_on_numpy(graph: Graph, contents: Contents | None = None, sizes: Sizes | 
     known = contents or {}
     host, memories = Host(), {}
     for buffer in buffers_of(graph):
-        memories[buffer] = host.place(buffer, sizes or {}, known[buffer] if buffer in known else buffer.read())
+        memories[buffer] = host.place(
+            buffer, sizes or {}, known[buffer] if buffer in known else buffer.read()
+        )
     interpret(graph.ops, host, sizes or {})
     return {buffer: memory.read() for buffer, memory in memories.items()}
 
@@ -136,7 +144,9 @@ def run_on_device(
     for buffer in buffers_of(graph):
         if buffer.role in (Role.INPUT, Role.OUTPUT):
             raise ValueError(f"{buffer!r} is a model's; graphs to check use buffers of role STATE or USER")
-        memories[buffer] = _place(context, buffer, known[buffer] if buffer in known else buffer.read(), sizes or {})
+        memories[buffer] = _place(
+            context, buffer, known[buffer] if buffer in known else buffer.read(), sizes or {}
+        )
     none = Dim("none")
     nothing = Buffer("nothing", (none, 1), DType.F32, Role.OUTPUT)
     program = compile(graph, None, target or context.target)
@@ -169,8 +179,8 @@ def _examples(kind: type[TensorOp]) -> list[TensorOp]:
     example = getattr(kind, "example", None)
     if example is None:
         raise TypeError(
-            f"{kind.__name__} has no example(); give it a class method example(rng) that returns a list of ops "
-            "built on rwkvgraph.testing.holding(array), or pass check_op such a list"
+            f"{kind.__name__} has no example(); give it a class method example(rng) that returns a list of "
+            "ops built on rwkvgraph.testing.holding(array), or pass check_op such a list"
         )
     return list(example(np.random.default_rng(0)))
 
@@ -183,7 +193,7 @@ def _alone(op: TensorOp) -> Graph:
 
 
 def _between_maps(op: TensorOp) -> Graph:
-    """The op on tanh of its float32 operands, and tanh of its result: what neighbours it can share a pass with do."""
+    """The op on tanh of its float32 operands, and tanh of its result: neighbours that can share its pass."""
     updated = {id(tensor) for tensor in op.updates().values()}
     tables = op.rows() if isinstance(op, Map) else {}
     fixed = updated | {id(getattr(op, name)) for name in tables}

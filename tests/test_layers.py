@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "gpu": "errors view tensor op show graph hook interpret quant codegen compiler dump engine",
     # on top
     "state": "errors view tensor op models engine",
-    "model": "errors view tensor op graph hook interpret quant ops load models compiler engine gpu batch state dump",
+    "model": "errors view tensor op graph hook quant ops load models compiler engine gpu batch state",
     "runtime": "errors batch state model",
     "generate": "errors tokenizer sampler assets hook state model runtime",
     "testing": "errors view tensor op graph hook interpret quant ops codegen compiler gpu batch load models",

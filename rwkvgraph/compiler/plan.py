@@ -39,7 +39,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a result lies: `column` is its first element in each row, `stride` the elements from row to row."""
+    """Where a result lies: `column` is its first element in each row, `stride` elements from row to row."""
 
     slot: Slot
     column: int
@@ -70,7 +70,7 @@ class Plan:
 def plan(groups: Sequence[Group]) -> Plan:
     """Give every result that leaves its group a place; slots are used again when their last reader has run.
 
-    The results of a group with equal rows lie side by side in one slot, so that a pass binds one buffer for them.
+    Results of a group with equal rows lie side by side in one slot, so that a pass binds one buffer for them.
     A slot is never free for the group that reads it last, so no pass has one buffer on both sides.
     """
     ends, walked = _last_uses(groups), _walked(groups)
@@ -121,7 +121,7 @@ def _walks(tensor: Tensor) -> bool:
 def _leaving(
     group: Group, ends: dict[TensorOp, int], walked: set[TensorOp]
 ) -> list[tuple[Size, list[TensorOp]]]:
-    """The results that leave a group, those with equal rows together, but for those that need a slot alone."""
+    """The results that leave a group: those with equal rows together, those that need a slot alone."""
     together: dict[Size, list[TensorOp]] = defaultdict(list)
     alone: list[tuple[Size, list[TensorOp]]] = []
     for op in group.ops:

@@ -22,7 +22,7 @@ def drop_identity(op: TensorOp) -> Tensor | None:
 
 
 def affine_of_affine(op: TensorOp) -> Tensor | None:
-    """affine(affine(x, a, b), c, d) -> affine(x, a * c, b * c + d), where x is a result: buffers may change between"""
+    """affine(affine(x, a, b), c, d) -> affine(x, a * c, b * c + d), x a result: buffers change between"""
     match op:
         case Affine(x=Tensor(source=Affine(x=Tensor(source=TensorOp())) as inner)) if op.x.is_whole:
             return affine(inner.x, inner.scale * op.scale, inner.shift * op.scale + op.shift)

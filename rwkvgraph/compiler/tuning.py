@@ -49,16 +49,16 @@ CPU_NARROW = Tuning(
 GPU = Tuning(
     256,
     (
-        Shape("split", 32, 4, 1, unroll=2, max_tokens=1),
+        Shape("split", 128, 4, 1, max_tokens=1),
         Shape("split", 64, 4, 8, max_tokens=32),
-        Shape("tile", 64, 8, 8, unroll=4),
+        Shape("tile", 64, 8, 8, unroll=2),
     ),
 )
 GPU_WITHOUT_SUBGROUPS = Tuning(
     256,
     (
-        Shape("split", 64, 4, 1, unroll=2, max_tokens=1),
+        Shape("split", 128, 4, 1, max_tokens=1),
         Shape("split", 64, 4, 8, max_tokens=32),
-        Shape("tile", 64, 8, 8, unroll=4),
+        Shape("tile", 64, 8, 8, unroll=2),
     ),
 )

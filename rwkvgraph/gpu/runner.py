@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from wgpu.classes import GPUBindGroup, GPUBuffer, GPUComputePipeline
+from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder, GPUComputePipeline
 
 from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import Pass, Program, Variant
@@ -70,13 +70,7 @@ class Runner:
         with faults("running a program"):
             for buffer, rows in inputs.items():
                 self.context.queue.write_buffer(self._shared[buffer], 0, np.ascontiguousarray(rows))
-            encoder = self.context.device.create_command_encoder()
-            encode = encoder.begin_compute_pass()
-            for step in steps:
-                encode.set_pipeline(step.pipeline)
-                encode.set_bind_group(0, step.group, [step.offset])
-                encode.dispatch_workgroups(*step.grid)
-            encode.end()
+            encoder = self.encode(steps)
             rows_out = resolve(self.output.shape[0], sizes)
             nbytes = rows_out * row_width(self.output.shape) * ELEMENT
             if nbytes:
@@ -88,6 +82,17 @@ class Runner:
         if before is not None:
             self.context.wait(before)  # at most two runs are in flight, so staging memory stays bounded
         return None
+
+    def encode(self, steps: Sequence[Step]) -> GPUCommandEncoder:
+        """A command encoder with the dispatches recorded, all in one compute pass."""
+        encoder = self.context.device.create_command_encoder()
+        record = encoder.begin_compute_pass()
+        for step in steps:
+            record.set_pipeline(step.pipeline)
+            record.set_bind_group(0, step.group, [step.offset])
+            record.dispatch_workgroups(*step.grid)
+        record.end()
+        return encoder
 
     def _rows(self, flat: Array, rows: int) -> Array:
         width = row_width(self.output.shape)

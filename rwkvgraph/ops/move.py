@@ -58,8 +58,8 @@ class Gather(Map):
 class GatherPart(Map):
     """Row ids[i] - first of a table where it has that row, else row i of `otherwise`.
 
-    Tables too large for one binding are gathered part by part: this one has `count` rows. ids (N,) u32, otherwise
-    (N, C).
+    Tables too large for one binding are gathered part by part: this one has `count` rows. ids (N,) u32,
+    otherwise (N, C).
     """
 
     ids: Tensor
@@ -84,7 +84,7 @@ class GatherPart(Map):
 
 
 def blit(source: Tensor, target: Tensor) -> Blit:
-    """Copy source into target, a (view of a) buffer. The way to capture a value: blit(frame.x[-1], captured[3])."""
+    """Copy source into target, a (view of a) buffer. How a value is captured: blit(frame.x[-1], captured[3])."""
     return Blit(source, target)
 
 

@@ -1,7 +1,7 @@
 """Every shader of the V7 model, and of hooked and users' graphs, before both WGSL front ends.
 
-In processes of their own: naga aborts on some texts that it should refuse, and one device of Dawn is enough. Dawn's
-null backend needs no driver, and has the limits of browsers.
+In processes of their own: naga aborts on some texts that it should refuse, and one device of Dawn is enough.
+Dawn's null backend needs no driver, and has the limits of browsers.
 """
 
 import json
@@ -29,7 +29,8 @@ from rwkvgraph.testing import buffers_of, holding, matrix
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 
 BROWSER = Limits.webgpu_default()
-SHAPES = [  # (head size, width, hidden, vocabulary, low ranks): wide and narrow heads, whole blocks of weights and not
+# (head size, width, hidden, vocabulary, low ranks): wide and narrow heads, whole blocks of weights and not
+SHAPES = [
     (64, 128, 256, 48, (32, 32, 32, 32)),
     (5, 15, 7, 3, (3, 2, 5, 7)),
 ]
@@ -82,7 +83,7 @@ class Peak(Row):
     wgsl = "x / V(top)"
 
     def numpy(self, *arrays: Array) -> Array:
-        return arrays[0] / np.abs(arrays[0]).max(-1, keepdims=True)
+        return np.asarray(arrays[0] / np.abs(arrays[0]).max(-1, keepdims=True))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -145,7 +146,7 @@ def graphs(in_textures: bool) -> Iterator[tuple[Graph, Hooks | None]]:
 
 
 def targets(dialect: str) -> Iterator[Target]:
-    """Every consistent target of a front end: for GPUs and for software of known and unknown subgroup size."""
+    """Every consistent target of a front end: GPUs, and software of known and unknown subgroup size."""
     front_end = TINT if dialect == "tint" else NAGA
     for subgroups in (False, True):
         yield Target(BROWSER, front_end, subgroups, "gpu")

@@ -15,6 +15,7 @@ from rwkvgraph_codegen import (
     Parts,
     Phase,
     Shape,
+    Statement,
     Store,
     Sum,
     assemble,
@@ -32,7 +33,9 @@ X, VECTOR, OUT = Binding(1, "f32", False, True), Binding(2, "f16", False, True),
 IDS = Binding(2, "u32", False, False)
 
 
-def parts(bindings: tuple[Binding, ...], functions: tuple[Function, ...], lanes: int, subgroups: bool = False) -> Parts:
+def parts(
+    bindings: tuple[Binding, ...], functions: tuple[Function, ...], lanes: int, subgroups: bool = False
+) -> Parts:
     return Parts(bindings, functions, (), 4, lanes, subgroups)
 
 
@@ -43,22 +46,26 @@ def narrow(binding: Binding) -> Binding:
 def test_a_map_kernel(golden: Golden) -> None:
     double = Function("op_affine", (("x", "V"), ("scale", "f32")), "V", "x * scale")
     add = Function("op_add", (("a", "V"), ("b", "V")), "V", "a + b")
-    body = [
-        Load("v0", X, "lane", 0),
-        Load("v1", VECTOR, "splat", 1),
-        Call("v2", "op_affine", ("v0", number(3, 1))),
+    body: list[Statement] = [
+        Load("v0", X, "lane", "0"),
+        Load("v1", VECTOR, "splat", "1"),
+        Call("v2", "op_affine", ("v0", number("3", 1))),
         Call("v3", "op_add", ("v2", "v1")),
-        Store(OUT, 2, "v3"),
+        Store(OUT, "2", "v3"),
     ]
-    source = map_kernel("affine+add", parts((X, VECTOR, OUT), (double, add), 4), list(body), NAGA)
+    source = map_kernel("affine+add", parts((X, VECTOR, OUT), (double, add), 4), body, NAGA)
     assert source.bindings == (X, VECTOR, OUT)
     golden("kernels/map.wgsl", source.text)
 
 
 def test_a_map_kernel_of_single_elements_with_a_row_and_a_guard(golden: Golden) -> None:
     x, out = narrow(X), narrow(OUT)
-    body = [Load("v0", IDS, "word", 1), Load("v1", x, "lane", 0, "v0"), Store(out, 2, "v1", "v0", "v0 < 3u")]
-    golden("kernels/map_narrow.wgsl", map_kernel("gather", parts((x, IDS, out), (), 1), list(body), NAGA).text)
+    body: list[Statement] = [
+        Load("v0", IDS, "word", "1"),
+        Load("v1", x, "lane", "0", "v0"),
+        Store(out, "2", "v1", "v0", "v0 < 3u"),
+    ]
+    golden("kernels/map_narrow.wgsl", map_kernel("gather", parts((x, IDS, out), (), 1), body, NAGA).text)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +73,16 @@ def test_a_map_kernel_of_single_elements_with_a_row_and_a_guard(golden: Golden) 
     [("row", NAGA, False), ("row_subgroups", NAGA, True), ("row_subgroups_tint", TINT, True)],
 )
 def test_a_row_kernel(golden: Golden, name: str, dialect: Dialect, subgroups: bool) -> None:
-    share = Function("op_share", (("x", "V"), ("top", "f32"), ("total", "f32")), "V", "(x - V(top)) / V(total)")
-    loads = (Load("v0", X, "lane", 0),)
-    phases = [Phase(loads, (Sum("top", "v0", "max"),)), Phase(loads, (Sum("total", "v0", "+"), Sum("again", "v0", "+")))]
-    body = [*loads, Call("v1", "op_share", ("v0", "top", "total")), Store(OUT, 2, "v1")]
-    source = row_kernel("share", parts((X, OUT), (share,), 4, subgroups), phases, list(body), 64, dialect)
+    share = Function(
+        "op_share", (("x", "V"), ("top", "f32"), ("total", "f32")), "V", "(x - V(top)) / V(total)"
+    )
+    loads = (Load("v0", X, "lane", "0"),)
+    phases = [
+        Phase(loads, (Sum("top", "v0", "max"),)),
+        Phase(loads, (Sum("total", "v0", "+"), Sum("again", "v0", "+"))),
+    ]
+    body: list[Statement] = [*loads, Call("v1", "op_share", ("v0", "top", "total")), Store(OUT, "2", "v1")]
+    source = row_kernel("share", parts((X, OUT), (share,), 4, subgroups), phases, body, 64, dialect)
     assert source.threads == 64
     golden(f"kernels/{name}.wgsl", source.text)
 
@@ -100,7 +112,9 @@ def test_reductions_start_from_what_changes_nothing(combine: str, subgroups: boo
 
 
 def test_only_accessors_that_are_used_are_written() -> None:
-    text = map_kernel("copy", parts((X, OUT), (), 4), [Load("v0", X, "lane", 0), Store(OUT, 1, "v0")], NAGA).text
+    text = map_kernel(
+        "copy", parts((X, OUT), (), 4), [Load("v0", X, "lane", "0"), Store(OUT, "1", "v0")], NAGA
+    ).text
     assert [line.split("(")[0] for line in text.splitlines() if line.startswith("fn ")] == [
         "fn load_b1_lane", "fn store_b3", "fn main",
     ]  # fmt: skip
@@ -108,8 +122,13 @@ def test_only_accessors_that_are_used_are_written() -> None:
 
 def test_a_function_that_two_operations_share_is_written_once() -> None:
     tanh = Function("op_tanh", (("x", "V"),), "V", "tanh(x)")
-    body = [Load("v0", X, "lane", 0), Call("v1", "op_tanh", ("v0",)), Call("v2", "op_tanh", ("v1",)), Store(OUT, 1, "v2")]
-    assert map_kernel("tanh×2", parts((X, OUT), (tanh, tanh), 4), list(body), NAGA).text.count("fn op_tanh") == 1
+    body: list[Statement] = [
+        Load("v0", X, "lane", "0"),
+        Call("v1", "op_tanh", ("v0",)),
+        Call("v2", "op_tanh", ("v1",)),
+        Store(OUT, "1", "v2"),
+    ]
+    assert map_kernel("tanh×2", parts((X, OUT), (tanh, tanh), 4), body, NAGA).text.count("fn op_tanh") == 1
 
 
 def test_a_hole_without_a_value_is_an_error() -> None:
@@ -130,7 +149,14 @@ def test_a_module_starts_with_its_header_and_ends_with_one_newline() -> None:
 
 
 def test_statements_are_lines_of_wgsl() -> None:
-    lines = block([Load("a", IDS, "words", 2, "i0"), Call("b", "f", ("a", "n")), Store(OUT, 0, "b", guard="a.x == 0u")], 1)
+    lines = block(
+        [
+            Load("a", IDS, "words", "2", "i0"),
+            Call("b", "f", ("a", "n")),
+            Store(OUT, "0", "b", guard="a.x == 0u"),
+        ],
+        1,
+    )
     assert lines.splitlines() == [
         "    let a = load_b2_words(here.at[2], i0);",
         "    let b = f(a, n);",

@@ -1,7 +1,7 @@
 """Small random graphs with state, captures and views, and the contents to run them on.
 
-A graph is drawn as a list of numbers, each of which picks an operation and its operands among what is there: so
-any list is a graph, and hypothesis can shrink one by dropping and lowering numbers.
+A graph is drawn as a list of numbers, each of which picks an operation and its operands among what is there:
+so any list is a graph, and hypothesis can shrink one by dropping and lowering numbers.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from rwkvgraph import ops
 from rwkvgraph.graph import Graph
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, in_layer, tape
-from rwkvgraph.quant import Fp16, Matrix
+from rwkvgraph.quant import Matrix
 from rwkvgraph.testing import holding, matrix
 from rwkvgraph.view import B, N, O, Sizes, T, View
 
 SLOTS = 3
-SOFT = 0.1  # added to variances: norms of nearly equal values would magnify rounding, which is not the question here
+SOFT = (
+    0.1  # added to variances: norms of nearly equal values would magnify rounding, which is not the question
+)
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Builder:
 
     def buffer(self, name: str, *shape: object, role: Role = Role.STATE, dtype: DType = DType.F32) -> Buffer:
         sizes = {T: self.tokens, B: SLOTS, O: min(2, self.tokens)}
-        made = Buffer(name, shape, dtype, role)  # type: ignore[arg-type]  # sizes and dims, as the caller says
+        made = Buffer(name, shape, dtype, role)  # type: ignore[arg-type]  # sizes
         numbers = [sizes.get(size, size) for size in shape]  # type: ignore[call-overload]  # as above
         self.contents[made] = self.rng.normal(size=numbers).astype(np.float32)
         return made
@@ -59,12 +61,15 @@ class Builder:
         return matrix((self.rng.normal(size=(rows, columns)) / columns**0.5).astype(np.float16))
 
 
-def build(width: int, hidden: int, heads: int, cuts: tuple[int, ...], choices: list[int], seed: int) -> Sample:
-    """The graph that the choices spell. cuts: the tokens of each slot in the run; width is a multiple of heads."""
+def build(
+    width: int, hidden: int, heads: int, cuts: tuple[int, ...], choices: list[int], seed: int
+) -> Sample:
+    """The graph that the choices spell. cuts: the tokens of each slot in the run. heads divides width."""
     b = Builder(width, hidden, heads, sum(cuts), np.random.default_rng(seed))
     cursors, starts, picked = _inputs(b, cuts)
     source, state, seen, kept = (
-        b.buffer("source", T, width), b.buffer("state", B, width), b.buffer("seen", 3, width), b.buffer("kept", T, width),
+        b.buffer("source", T, width), b.buffer("state", B, width),
+        b.buffer("seen", 3, width), b.buffer("kept", T, width),
     )  # fmt: skip
     memory = b.buffer("memory", B, width // heads, width)
     b.wide, b.rows = [source.tensor], [holding(b.rng.normal(size=width), "vector"), seen[0], seen[2]]
@@ -106,6 +111,12 @@ def _menu(
     def flat(x: Tensor) -> Tensor:
         return ops.identity(x.reshape(T, b.width))
 
+    def up() -> Matrix:
+        return b.matrix(b.hidden, b.width)
+
+    def down() -> Matrix:
+        return b.matrix(b.width, b.hidden)
+
     def wide(build: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[[int], object]:
         return lambda n: b.wide.append(build(pick(b.wide, n), pick(b.wide, n // 3), n))
 
@@ -129,8 +140,8 @@ def _menu(
         wide(lambda x, y, n: ops.add(x, kept.tensor)),
         wide(lambda x, y, n: ops.identity(kept.tensor)),
         wide(recur),
-        lambda n: b.inner.append(ops.squared_relu(ops.tanh(ops.matmul(b.matrix(b.hidden, b.width), pick(b.wide, n))))),
-        lambda n: b.wide.append(ops.matmul(b.matrix(b.width, b.hidden), pick(b.inner, n))) if b.inner else None,
+        lambda n: b.inner.append(ops.squared_relu(ops.tanh(ops.matmul(up(), pick(b.wide, n))))),
+        lambda n: b.wide.append(ops.matmul(down(), pick(b.inner, n))) if b.inner else None,
         lambda n: ops.keep_last(pick(b.wide, n), state.tensor, cursors),
         lambda n: ops.blit(pick(b.wide, n)[-1], seen[n % 3]),
         lambda n: ops.blit(pick(b.wide, n)[-1:], seen[0:2]),

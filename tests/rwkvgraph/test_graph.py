@@ -26,7 +26,9 @@ def x() -> Tensor:
 
 
 def model(layers: int = 4) -> Model:
-    return Model.load(synthetic_v7(layers, 8, head_size=4, hidden=8, vocab=5, low_rank=(4, 4, 4, 4)), device="cpu")
+    return Model.load(
+        synthetic_v7(layers, 8, head_size=4, hidden=8, vocab=5, low_rank=(4, 4, 4, 4)), device="cpu"
+    )
 
 
 def dependencies(items: list[object]) -> set[tuple[int, int, str]]:
@@ -130,7 +132,9 @@ def test_a_short_form_says_how_much_there_is() -> None:
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz is not installed")
 def test_graphviz_draws_the_picture() -> None:
-    done = subprocess.run(["dot", "-Tplain"], input=model(1).graph.dot(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["dot", "-Tplain"], input=model(1).graph.dot(), capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("graph ")
 
 
@@ -139,7 +143,9 @@ def test_a_picture_has_a_node_an_operation_and_an_edge_a_dependency() -> None:
     lines = graph.dot().splitlines()
     assert sum("[label=" in line for line in lines) == len(graph.ops)
     assert sum("->" in line for line in lines) == len(graph.dependencies)
-    assert sum('color="red"' in line for line in lines) == sum(edge[2] == "write after read" for edge in graph.dependencies)
+    assert sum('color="red"' in line for line in lines) == sum(
+        edge[2] == "write after read" for edge in graph.dependencies
+    )
     assert graph.dot().count('"') % 2 == 0
 
 
@@ -150,5 +156,8 @@ def test_an_operation_knows_the_line_it_was_built_on() -> None:
 
 
 def test_a_shape_that_does_not_fit_is_refused_where_it_is_built() -> None:
-    with pytest.raises(ShapeError, match=r"add: shapes \(8,\), \(3,\) do not broadcast together \(built at test_graph.py:\d+\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"add: shapes \(8,\), \(3,\) do not broadcast together \(built at test_graph.py:\d+\)",
+    ):
         ops.add(x(), holding(np.ones(3)))

@@ -34,7 +34,9 @@ def test_arithmetic_of_tensors_is_arithmetic(rng: np.random.Generator) -> None:
     a, b = (rng.normal(size=(3, 5)).astype(np.float32) for _ in range(2))
     x, y = holding(a), holding(b)
     for got, want in zip(
-        run(x + y, x - y, x * y, 2 * x + 1, 1 - x, -x, x - 3.0), [a + b, a - b, a * b, 2 * a + 1, 1 - a, -a, a - 3], strict=True
+        run(x + y, x - y, x * y, 2 * x + 1, 1 - x, -x, x - 3.0),
+        [a + b, a - b, a * b, 2 * a + 1, 1 - a, -a, a - 3],
+        strict=True,
     ):
         np.testing.assert_array_equal(got, want.astype(np.float32))
 
@@ -123,7 +125,10 @@ class Wider(Map):
 
 
 def test_a_result_of_another_shape_than_said_names_the_line_of_the_operation() -> None:
-    with pytest.raises(ShapeError, match=r"wider f32\[3\] gave \(6,\) on numpy, not \(3,\) \(built at test_interpret.py:\d+\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"wider f32\[3\] gave \(6,\) on numpy, not \(3,\) \(built at test_interpret.py:\d+\)",
+    ):
         run(Wider(holding(np.ones(3))).result)
 
 

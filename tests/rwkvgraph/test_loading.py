@@ -178,7 +178,7 @@ def measure(path: Path, kind: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A model of 295 MB, mostly two tables, or of 3 GB where that is asked for; and its largest tensor's MB."""
+    """A model of 295 MB, mostly two tables, or of 3 GB where asked for; and its largest tensor's MB."""
     folder = tmp_path_factory.mktemp("models")
     if LARGE:
         write_synthetic(folder / "large.st", layers=24, width=2048, vocab=65536)

@@ -1,5 +1,7 @@
 """Views against numpy: the same elements, in the same order, from the same memory."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -8,14 +10,26 @@ from hypothesis import strategies as st
 from rwkvgraph.errors import ShapeError
 from rwkvgraph.interpret import see
 from rwkvgraph.op import Array
-from rwkvgraph.view import LANES, B, Dim, O, T, View, broadcast_shapes, resolve, round_up, row_width, split_rows
+from rwkvgraph.view import (
+    LANES,
+    B,
+    Dim,
+    O,
+    T,
+    View,
+    broadcast_shapes,
+    resolve,
+    round_up,
+    row_width,
+    split_rows,
+)
 
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 TOKENS = 3
 
 
 def memory(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """(numbered elements as they lie in memory, padding numbered too; the array that a whole view of them is)."""
+    """(elements as they lie in memory, numbered, padding too; the array that a whole view of them is)."""
     rows, inner = split_rows(shape)
     assert isinstance(rows, int)
     flat = np.arange(rows * row_width(shape))
@@ -38,7 +52,7 @@ def indexes(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[int | slice, ...]:
 
 @st.composite
 def views(draw: st.DrawFn) -> tuple[View, Array, Array]:
-    """A view after some indexing, transposing and broadcasting; flat memory; the array that numpy makes of the same."""
+    """A view after some steps of each kind; flat memory; the array that numpy makes by the same steps."""
     shape = draw(SHAPES)
     flat, array = memory(shape)
     view = View.whole(shape)
@@ -50,7 +64,10 @@ def views(draw: st.DrawFn) -> tuple[View, Array, Array]:
             axes = tuple(draw(st.permutations(range(array.ndim))))
             view, array = view.transpose(axes), array.transpose(axes)
         elif step == "broadcast" and array.ndim < 4:
-            wider = (draw(st.integers(1, 3)), *(size if size > 1 else draw(st.integers(1, 3)) for size in array.shape))
+            wider = (
+                draw(st.integers(1, 3)),
+                *(size if size > 1 else draw(st.integers(1, 3)) for size in array.shape),
+            )
             view, array = view.broadcast(wider), np.broadcast_to(array, wider)
     return view, flat, np.asarray(array)
 
@@ -121,15 +138,22 @@ def test_rows_of_a_whole_view_start_at_whole_lanes(shape: tuple[int | Dim, ...])
 
 @pytest.mark.parametrize(
     ("key", "wanted"),
-    [(-1, np.s_[-1]), (slice(-1, None), np.s_[-1:]), (slice(None), np.s_[:]), ((-1, slice(1, 3)), np.s_[-1, 1:3])],
+    [
+        (-1, np.s_[-1]),
+        (slice(-1, None), np.s_[-1:]),
+        (slice(None), np.s_[:]),
+        ((-1, slice(1, 3)), np.s_[-1, 1:3]),
+    ],
 )
-def test_all_tokens_the_last_one_and_a_row_of_it_can_be_seen(key: object, wanted: object) -> None:
+def test_all_tokens_the_last_one_and_a_row_of_it_can_be_seen(key: object, wanted: Any) -> None:
     flat = np.arange(TOKENS * 8)
     view = View.whole((T, 6)).index(key)
-    np.testing.assert_array_equal(see(flat, view, {T: TOKENS}, 8), flat.reshape(TOKENS, 8)[:, :6][wanted])  # type: ignore[index]
+    np.testing.assert_array_equal(see(flat, view, {T: TOKENS}, 8), flat.reshape(TOKENS, 8)[:, :6][wanted])
 
 
-@pytest.mark.parametrize("key", [0, 1, -2, slice(1, None), slice(None, 2), slice(-2, None), slice(None, None, 2)])
+@pytest.mark.parametrize(
+    "key", [0, 1, -2, slice(1, None), slice(None, 2), slice(-2, None), slice(None, None, 2)]
+)
 def test_other_tokens_cannot_be_seen_as_their_number_is_not_known(key: object) -> None:
     with pytest.raises(IndexError, match=r"symbolic axis T: .* only \[:\], \[-1\] and \[-1:\] exist"):
         View.whole((T, 4)).index(key)
@@ -139,7 +163,8 @@ def test_a_symbolic_axis_stays_first_and_whole() -> None:
     view = View.whole((T, 6))
     assert view.reshape((T, 2, 3)).strides == (8, 3, 1)
     assert view.reshape((T, 1, 6)).shape == (T, 1, 6)
-    for shape in [(6, T), (O, 6), (12,), (2, 3)]:
+    shapes: list[tuple[int | Dim, ...]] = [(6, T), (O, 6), (12,), (2, 3)]
+    for shape in shapes:
         with pytest.raises(ShapeError):
             view.reshape(shape)
     with pytest.raises(ShapeError, match="only axis 0"):
@@ -154,7 +179,9 @@ def test_padded_rows_cannot_be_seen_as_one() -> None:
     assert View.whole((2, 4)).reshape((8,)).strides == (1,)
 
 
-@pytest.mark.parametrize("key", [3, -4, slice(2, 2), slice(3, 5), slice(None, None, -1), None, "x", (0, 0, 0)])
+@pytest.mark.parametrize(
+    "key", [3, -4, slice(2, 2), slice(3, 5), slice(None, None, -1), None, "x", (0, 0, 0)]
+)
 def test_an_index_that_is_no_view_is_refused(key: object) -> None:
     with pytest.raises(IndexError):
         View.whole((3, 3)).index(key)

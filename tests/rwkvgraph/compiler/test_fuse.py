@@ -1,4 +1,4 @@
-"""Grouping: which operations share a pass and which do not and why; and that the fused order means the same."""
+"""Grouping: which operations share a pass, which do not and why; and that the order means the same."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,8 +36,8 @@ def state(name: str, *shape: int) -> Tensor:
 
 
 def recur(x: Tensor) -> Tensor:
-    heads = [part.reshape(T, 2, 4) for part in [x, *(activations("rwkva"[i]) for i in range(5))]]
-    return ops.wkv7(STARTS, CURSORS, *heads, state("memory", 4, 8)).reshape(T, 8)
+    r, w, k, v, kk, a = (part.reshape(T, 2, 4) for part in [x, *map(activations, "wkvna")])
+    return ops.wkv7(STARTS, CURSORS, r, w, k, v, kk, a, state("memory", 4, 8)).reshape(T, 8)
 
 
 def norm(x: Tensor) -> Tensor:
@@ -89,11 +89,15 @@ def test_neighbours_share_a_pass_where_the_table_has_them(producer: str, consume
         assert first.kind == RULES[producer, consumer][0]
     else:
         assert first is not second
-        assert f"no rule puts a {consumer} after a {producer}" in "\n".join(item.reason for item in fused.refusals)
+        assert f"no rule puts a {consumer} after a {producer}" in "\n".join(
+            item.reason for item in fused.refusals
+        )
 
 
 def test_a_whole_chain_of_rules_becomes_one_pass() -> None:
-    assert labels(lambda: keep(ops.tanh(norm(ops.sigmoid(activations("x")))))) == ["sigmoid+l2_norm+tanh+blit"]
+    assert labels(lambda: keep(ops.tanh(norm(ops.sigmoid(activations("x")))))) == [
+        "sigmoid+l2_norm+tanh+blit"
+    ]
 
 
 @pytest.mark.parametrize(("host", "guest"), BESIDE)
@@ -203,15 +207,17 @@ def test_refusals_are_printed_with_the_operations_they_are_about() -> None:
     def build() -> None:
         keep(KINDS["matmul"](ops.tanh(activations("x"))))
 
-    assert "%0 | %1 apart: no rule puts a matmul after a map into one pass" in str(fuse(graph_of(build), LIMITS))
+    assert "%0 | %1 apart: no rule puts a matmul after a map into one pass" in str(
+        fuse(graph_of(build), LIMITS)
+    )
 
 
 def check_order(graph: Graph, fused: Fused) -> None:
-    """Every op once; every dependency kept, hazards by different passes; the groups in order form no circle."""
+    """Every op once; every dependency kept, hazards by different passes; the groups form no circle."""
     assert sorted(map(id, fused.ops())) == sorted(map(id, graph.ops))
     home = {id(op): index for index, group in enumerate(fused.groups) for op in group.ops}
     place = {id(op): index for index, op in enumerate(fused.ops())}
-    quotient = nx.DiGraph()
+    quotient: nx.DiGraph[int] = nx.DiGraph()
     quotient.add_nodes_from(range(len(fused.groups)))
     for earlier, later, why in graph.dependencies:
         a, b = graph.ops[earlier], graph.ops[later]
@@ -225,7 +231,11 @@ def check_order(graph: Graph, fused: Fused) -> None:
 def contents_after(sample: Sample, ops_in_order: tuple[object, ...]) -> list[bytes]:
     host = Host()
     memories = [
-        host.place(buffer, sample.sizes, sample.contents.get(buffer, None) if buffer in sample.contents else buffer.read())
+        host.place(
+            buffer,
+            sample.sizes,
+            sample.contents.get(buffer, None) if buffer in sample.contents else buffer.read(),
+        )
         for buffer in buffers_of(sample.graph)
     ]
     interpret(ops_in_order, host, sample.sizes)  # type: ignore[arg-type]  # ops, all of them
@@ -248,7 +258,7 @@ def tiny() -> Model:
 
 
 def logits_and_states(model: Model, cuts: list[int], order: tuple[object, ...]) -> list[Array]:
-    """What a run of random tokens leaves in every buffer but the weights, all started from the same numbers."""
+    """What a run of random tokens leaves in every buffer but the weights, from the same start."""
     rng = np.random.default_rng(5)
     sizes = {T: sum(cuts), O: len(cuts), B: len(cuts) + 1, N: len(cuts)}
     words = np.zeros((sizes[T], 8), np.uint32)
@@ -280,6 +290,6 @@ def test_fusing_a_model_keeps_its_meaning_to_the_bit(tiny: Model, cuts: list[int
 
 def test_a_layer_takes_at_most_twelve_passes_within_webgpu_defaults(tiny: Model) -> None:
     fused = fuse(simplify(splice(tiny.graph)).graph, LIMITS)
-    assert max(len(fused.passes_of(layer)) for layer in range(3)) <= 8  # web-rwkv takes 44; 12 is what was asked for
-
-
+    assert (
+        max(len(fused.passes_of(layer)) for layer in range(3)) <= 8
+    )  # web-rwkv takes 44; 12 is what was asked for

@@ -1,4 +1,4 @@
-"""Scratch memory: nothing is overwritten before its last reader has run, and no pass has a slot on both sides."""
+"""Scratch memory: nothing is overwritten before its last reader, and no pass has a slot on both sides."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -18,7 +18,7 @@ LIMITS = Limits.webgpu_default()
 
 
 def check_plan(fused: Fused, planned: Plan) -> None:
-    """What crosses passes has a place; places whose lives overlap share no element; no slot is read and written."""
+    """What crosses passes has a place; lives that overlap share no element; no slot is read and written."""
     home = {op: index for index, group in enumerate(fused.groups) for op in group.ops}
     last: dict[TensorOp, int] = {}
     for index, group in enumerate(fused.groups):
@@ -31,7 +31,9 @@ def check_plan(fused: Fused, planned: Plan) -> None:
     for op, place in planned.places.items():
         assert 0 <= place.column <= place.stride - row_width(op.shape)
         assert place.stride <= place.slot.width
-        assert place.slot.rows == (op.shape[0] if len(op.shape) > 1 or not isinstance(op.shape[0], int) else 1)
+        assert place.slot.rows == (
+            op.shape[0] if len(op.shape) > 1 or not isinstance(op.shape[0], int) else 1
+        )
         for other, there in planned.places.items():
             lives = home[op] <= last[other] and home[other] <= last[op]
             if other is not op and there.slot is place.slot and lives:

@@ -23,7 +23,9 @@ MOST_SHADERS = 30
 
 
 def model(layers: int, width: int, head_size: int = 16, vocab: int = 40) -> Model:
-    return Model.load(synthetic_v7(layers, width, head_size, vocab=vocab, low_rank=(8, 8, 8, 16)), device="cpu")
+    return Model.load(
+        synthetic_v7(layers, width, head_size, vocab=vocab, low_rank=(8, 8, 8, 16)), device="cpu"
+    )
 
 
 def texts(program: Program) -> list[str]:
@@ -38,7 +40,9 @@ def test_sites_that_nothing_hooks_leave_every_shader_as_it_is(target: Target) ->
     assert graph.sites()
     assert [step.label for step in with_sites.passes] == [step.label for step in bare.passes]
     for a, b in zip(with_sites.passes, bare.passes, strict=True):
-        assert [variant.source.text for variant in a.variants] == [variant.source.text for variant in b.variants]
+        assert [variant.source.text for variant in a.variants] == [
+            variant.source.text for variant in b.variants
+        ]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
@@ -55,7 +59,14 @@ def test_no_width_is_in_a_shaders_text(target: Target) -> None:
 
 
 def test_no_size_but_the_heads_is_in_a_shaders_text() -> None:
-    sizes = {"layers": 2, "width": 336, "head_size": 16, "hidden": 1128, "vocab": 7016, "low_rank": (520, 616, 712, 808)}
+    sizes = {
+        "layers": 2,
+        "width": 336,
+        "head_size": 16,
+        "hidden": 1128,
+        "vocab": 7016,
+        "low_rank": (520, 616, 712, 808),
+    }
     graph = Model.load(synthetic_v7(**sizes), device="cpu").graph  # type: ignore[arg-type]  # sizes, as named
     program = compile(graph, None, Target.browser())
     numbers = {int(n) for text in texts(program) for n in re.findall(r"(?<![\w.])(\d+)u?\b", text)}
@@ -94,7 +105,9 @@ def test_no_pass_binds_more_than_a_browser_allows() -> None:
 def test_a_pass_that_must_bind_more_than_there_is_says_which() -> None:
     target = Target.browser()
     few = replace(target, limits=replace(target.limits, max_storage_buffers=2))
-    with pytest.raises(CompileError, match=r"pass .* binds \d+ buffers; the device binds 2 \(first built at "):
+    with pytest.raises(
+        CompileError, match=r"pass .* binds \d+ buffers; the device binds 2 \(first built at "
+    ):
         compile(model(1, 32).graph, None, few)
 
 

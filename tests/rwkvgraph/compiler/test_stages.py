@@ -56,7 +56,11 @@ print(len(model.engine.context.kernels))
 
 
 def test_a_run_leaves_every_stage_and_every_shader_in_the_folder(gpu: Context, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RWKVGRAPH_DUMP": str(tmp_path / "dump")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "RWKVGRAPH_DUMP": str(tmp_path / "dump"),
+    }
     done = subprocess.run(
         [sys.executable, "-c", RUN], env=environment, capture_output=True, text=True, timeout=120, check=True,
         cwd=Path(__file__).parents[3],
@@ -65,7 +69,7 @@ def test_a_run_leaves_every_stage_and_every_shader_in_the_folder(gpu: Context, t
     shaders = list((tmp_path / "dump" / "50-kernels").glob("*.wgsl"))
     assert len(shaders) == int(done.stdout)
     assert any(path.name.startswith("matmul") for path in shaders)
-    assert not [path for path in (tmp_path / "dump").rglob(".*")], "unfinished files were left"
+    assert not list((tmp_path / "dump").rglob(".*")), "unfinished files were left"
 
 
 def test_a_shader_is_in_the_folder_before_the_driver_refuses_it(gpu: Context, tmp_path: Path) -> None:
