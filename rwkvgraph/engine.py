@@ -10,9 +10,10 @@ import numpy as np
 from rwkvgraph.compiler import simplify
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hooks, splice
+from rwkvgraph.hook import Hooks
 from rwkvgraph.interpret import Host, HostMemory, interpret, see
 from rwkvgraph.op import Array, Buffer, TensorOp
+from rwkvgraph.splice import splice
 from rwkvgraph.view import Sizes, View, resolve, row_width, split_rows
 
 

@@ -51,11 +51,11 @@ class Graph:
             found.extend(hazards.edges_of(index, op))
         return tuple(dict.fromkeys(found))
 
-    def edges(self) -> nx.MultiDiGraph:
+    def edges(self) -> nx.MultiDiGraph[int]:
         """The graph for networkx: a node an operation, by position, an edge a dependency with its `why`."""
         import networkx as nx  # 0.3 s to import, and only pictures and tests ask for it
 
-        graph = nx.MultiDiGraph()
+        graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
         for index, op in enumerate(self.ops):
             graph.add_node(index, op=op, label=op.name, shape=str(op.shape), layer=op.layer)
         for earlier, later, why in self.dependencies:

@@ -70,7 +70,7 @@ def see(flat: Array, view: View, sizes: Sizes, row: int = 0) -> Array:
 def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> dict[TensorOp, Array]:
     """Run the operations in order with `sizes` for T, O and B; gives every result, changes what is updated.
 
-    Results are float32 arrays of the operations' shapes. Raises ShapeError where a result is of another shape.
+    Results are float32 arrays of the operations' shapes. Raises ShapeError where a result has another shape.
     """
     results: dict[TensorOp, Array] = {}
 

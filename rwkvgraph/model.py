@@ -56,6 +56,7 @@ class Model:
         self._load(reader, arena)
         self._inputs = Inputs.make()
         self._layers = version.make_state(self.info)
+        self._graph: Graph
         self._graph, self._logits = version.build(self.info, weights, self._layers, self._inputs)
         self._programs: dict[Any, Compiled] = {}
         self._softmax: tuple[Compiled, Buffer] | None = None
@@ -184,7 +185,7 @@ class Model:
             blit(softmax(source.tensor), result.tensor)
         return self.engine.compile(Graph(tuple(items)), None, result), source
 
-    def _check(self, tokens: Sequence[Tokens], state: State) -> None:
+    def _check(self, tokens: Any, state: Any) -> None:
         if not isinstance(state, State) or any(
             buffer not in state.memory for buffer in self._layers[0].buffers()
         ):

@@ -154,36 +154,37 @@ class Tensor:
         return replace(self, view=self.view.broadcast(shape))
 
     def __add__(self, other: Tensor | float) -> Tensor:
-        return _elementwise().add(self, other)
+        return _build("add", self, other)
 
     def __radd__(self, other: float) -> Tensor:
-        return _elementwise().add(self, other)
+        return _build("add", self, other)
 
     def __sub__(self, other: Tensor | float) -> Tensor:
-        return _elementwise().subtract(self, other)
+        return _build("subtract", self, other)
 
     def __rsub__(self, other: float) -> Tensor:
-        return _elementwise().add(_elementwise().multiply(self, -1.0), other)
+        return _build("add", -self, other)
 
     def __mul__(self, other: Tensor | float) -> Tensor:
-        return _elementwise().multiply(self, other)
+        return _build("multiply", self, other)
 
     def __rmul__(self, other: float) -> Tensor:
-        return _elementwise().multiply(self, other)
+        return _build("multiply", self, other)
 
     def __neg__(self) -> Tensor:
-        return _elementwise().multiply(self, -1.0)
+        return _build("multiply", self, -1.0)
 
     def __repr__(self) -> str:
         name = self.source.name
         return f"{name}: {self.dtype.value}{format_shape(self.shape)}"
 
 
-def _elementwise() -> Any:
+def _build(name: str, *operands: Tensor | float) -> Tensor:
     # A local import: tensor -> ops.elementwise -> op -> tensor, the one cycle, made by operators that build ops.
     from rwkvgraph.ops import elementwise
 
-    return elementwise
+    result: Tensor = getattr(elementwise, name)(*operands)
+    return result
 
 
 def format_shape(shape: Shape) -> str:

@@ -27,8 +27,8 @@ from rwkvgraph.quant import Fp16, Matrix
 from rwkvgraph.view import Dim, Sizes
 
 GPU_TOLERANCE = 2e-5
-"""Largest difference between a device and numpy, in units of the array's largest magnitude, or of 1 if that is
-less.
+"""Largest difference between a device and numpy, in units of the array's largest magnitude, or of 1 if that
+is less.
 
 Both compute in float32, with 6e-8 a rounding; a device adds in another order, and its exp and tanh may be off
 by some units in the last place (WGSL specification, "Accuracy of Built-in Functions")."""
@@ -67,8 +67,8 @@ def check_op(
     """Check an op class by its `example()`, or ops: alone, and fused with a map before and after.
 
     Raises ShapeError where numpy's result is not of the inferred shape, CheckError where the device's differs
-    from it, in the result or in what is updated, CompileError for WGSL that is refused. context: by default the
-    best.
+    from it, in the result or in what is updated, CompileError for WGSL that is refused. context: by default
+    the best.
     """
     ops = _examples(what) if isinstance(what, type) else list(what)
     context = context or Context.create()
@@ -105,8 +105,8 @@ def compare(got: Array, want: Array, what: str, tolerance: float = GPU_TOLERANCE
     if error.size and float(error.max()) > most:
         worst = np.unravel_index(int(error.argmax()), error.shape)
         raise CheckError(
-            f"{what}\nelement {tuple(map(int, worst))} is {got[worst]:.9g} on the device and {want[worst]:.9g} "
-            f"on numpy; {int((error > most).sum())} of {error.size} elements are further apart than {most:.2g}"
+            f"{what}\nelement {tuple(map(int, worst))} is {got[worst]:.9g} on the device and {want[worst]:.9g}"
+            f" on numpy; {(error > most).sum()} of {error.size} elements are further apart than {most:.2g}"
         )
 
 

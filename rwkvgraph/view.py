@@ -205,6 +205,8 @@ def _take_symbolic(view: View, part: object, size: Dim, step: int) -> View:
             return replace(view, from_last=size)
         case slice(start=-1, stop=None, step=None | 1):
             return replace(view, shape=(*view.shape, 1), strides=(*view.strides, 0), from_last=size)
+        case _:
+            pass
     raise IndexError(
         f"{part!r} on the symbolic axis {size}: its length differs from run to run, so only [:], [-1] and [-1:] exist"
     )

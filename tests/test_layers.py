@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "quant": "errors view tensor op codegen",
     "ops": "errors view tensor op quant codegen",
     "hook": "errors view tensor op show graph ops",
+    "splice": "errors view tensor op graph hook ops",
     # text, files and numbers: know no ops
     "batch": "errors view tensor op",  # of `op` only the name of numpy's array type
     "tokenizer": "errors",
@@ -41,15 +42,15 @@ MAY_IMPORT = {
     # beside each other: models know no compiler, the compiler no models
     "models": "errors view tensor op graph hook quant ops load",
     "v7": "models",
-    "compiler": "errors view tensor op show graph hook quant ops codegen dump",
-    "engine": "errors view tensor op graph hook interpret compiler",
+    "compiler": "errors view tensor op show graph hook splice quant ops codegen dump",
+    "engine": "errors view tensor op graph hook splice interpret compiler",
     "gpu": "errors view tensor op show graph hook interpret quant codegen compiler dump engine",
     # on top
     "state": "errors view tensor op models engine",
     "model": "errors view tensor op graph hook quant ops load models compiler engine gpu batch state",
     "runtime": "errors batch state model",
     "generate": "errors tokenizer sampler assets hook state model runtime",
-    "testing": "errors view tensor op graph hook interpret quant ops codegen compiler gpu batch load models",
+    "testing": "errors view tensor op graph hook splice interpret quant ops codegen compiler gpu batch load models",
     "terminal": "",
     "commands": "*",
     "cli": "*",

@@ -55,7 +55,8 @@ def matmul_main(shape: Shape, subgroups: bool) -> str:
             return f"{DECODE}\n{_split(shape, subgroups)}"
         case "lanes":
             return f"{DECODE}\n{_lanes(shape)}"
-    return f"{DECODE}\n{_tile(shape)}"
+        case _:
+            return f"{DECODE}\n{_tile(shape)}"
 
 
 def uses_subgroups(shape: Shape, available: bool) -> bool:

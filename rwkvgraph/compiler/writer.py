@@ -97,12 +97,12 @@ class Writer:
         if isinstance(source, Buffer):
             offset = _with_last(Amount(strides.offset), tensor, row_width(source.shape))
             steps = (strides.row, strides.middle, strides.inner)
-            return self.binding(source), (offset, *(Amount(step) for step in steps))
+            return self.binding(source), _table_row(offset, *steps)
         home, width = self._places[source], row_width(source.shape)
         rows, rest = divmod(strides.offset, width)
         offset = _with_last(Amount(home.column + rest + rows * home.stride), tensor, home.stride)
         scaled = [_rescale(step, width, home.stride) for step in (strides.row, strides.middle, strides.inner)]
-        return self.binding(home.slot), (offset, *(Amount(step) for step in scaled))
+        return self.binding(home.slot), _table_row(offset, *scaled)
 
     def function(
         self, name: str, parameters: Sequence[tuple[str, str]], returns: str, expression: str
@@ -336,6 +336,10 @@ def _buffer(tensor: Tensor) -> Buffer:
 def _with_last(offset: Amount, tensor: Tensor, stride: int) -> Amount:
     last = tensor.view.from_last
     return offset if last is None else Amount(offset.constant - stride, stride, last)
+
+
+def _table_row(offset: Amount, row: int, middle: int, inner: int) -> TableRow:
+    return offset, Amount(row), Amount(middle), Amount(inner)
 
 
 def _rescale(step: int, width: int, stride: int) -> int:

@@ -245,7 +245,9 @@ class Context:
 def layout_entry(access: Access) -> dict[str, object]:
     """What a bind group layout says of one binding."""
     if access in SAMPLE_TYPES:
-        return {"texture": {"sample_type": SAMPLE_TYPES[access], "view_dimension": "2d", "multisampled": False}}
+        return {
+            "texture": {"sample_type": SAMPLE_TYPES[access], "view_dimension": "2d", "multisampled": False}
+        }
     return {"buffer": LAYOUTS[access]}
 
 

@@ -11,7 +11,7 @@ from rwkvgraph.errors import LoadError
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor
 from rwkvgraph.quant import BLOCK, Format, Fp16, Matrix
-from rwkvgraph.view import LANES, B, N, O, Shape, Size, T, View, round_up
+from rwkvgraph.view import LANES, B, N, O, Size, T, View, round_up
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,20 @@ class ModelInfo:
         )
 
 
+def frame_sizes(info: ModelInfo) -> dict[str, Size]:
+    """What the axes of frame slots stand for in a model; `Dw` and the like are the sizes in `custom`."""
+    ranks: dict[str, Size] = {f"D{key}": size for key, size in info.custom.items()}
+    return {"T": T, "O": O, "4": 4, "C": info.num_emb, "F": info.num_hidden, "V": info.num_vocab, **ranks}
+
+
+def matrix_shape(reader: Reader, name: str) -> tuple[int, int]:
+    """The shape of a tensor with two axes. Raises LoadError for any other."""
+    shape = reader.shape(name)
+    if len(shape) != 2:
+        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes")
+    return shape[0], shape[1]
+
+
 @dataclass(frozen=True)
 class Upload:
     """Where rows of a file's tensor go: rows `start` to `stop` of `name`, from element `offset` of a buffer on."""
@@ -60,6 +74,22 @@ class Upload:
         if self.format is not None:
             return self.format.pack(rows)
         return rows.astype(np.float32).reshape(-1)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Weight and bias of a norm."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A matrix (C, C) as a product: outer (C, rank) @ inner (rank, C)."""
+
+    inner: Matrix
+    outer: Matrix
 
 
 class Arena:
@@ -106,6 +136,15 @@ class Arena:
             self.uploads.append(Upload(buffer, offset, name, start, stop, storage))
             parts.append(Tensor(buffer, View((stop - start, shape[1]), (stride, 1), offset), storage.dtype))
         return Matrix(storage, tuple(parts))
+
+    def norm(self, name: str, width: int) -> Norm:
+        """`name.weight` and `name.bias`, both (width,). Raises LoadError."""
+        return Norm(self.vector(f"{name}.weight", (width,)), self.vector(f"{name}.bias", (width,)))
+
+    def low_rank(self, name: str, width: int, rank: int, home: str) -> LowRank:
+        """`name1` (rank, width) and `name2` (width, rank). Raises LoadError."""
+        inner = self.matrix(f"{name}1", (rank, width), home)
+        return LowRank(inner, self.matrix(f"{name}2", (width, rank), home))
 
     def _room(self, home: str, count: int, dtype: DType) -> tuple[Buffer, int]:
         buffer = self._home.get(home)
@@ -162,9 +201,33 @@ class Inputs:
         return Inputs(batch, batch[:, 0:4], column(T, 4), column(O, 5), column(N, 6))
 
 
-def state_buffer(layer: int, name: str, shape: Shape) -> Buffer:
-    """A part of the state, all slots: `state.3.att_x` of shape (B, …)."""
-    return Buffer(f"state.{layer}.{name}", (B, *shape), DType.F32, Role.STATE)
+@dataclass(frozen=True)
+class LayerState:
+    """The state of a layer, all slots: att_x (B, C), wkv (B, S, C) with row key j, column h * S + value, ffn_x (B, C).
+
+    att_x and ffn_x are the normalised input of the block for the slot's last token.
+    """
+
+    att_x: Buffer
+    wkv: Buffer
+    ffn_x: Buffer
+
+    def buffers(self) -> tuple[Buffer, Buffer, Buffer]:
+        """In the order of web-rwkv's rows: 0, 1 … S, S + 1."""
+        return self.att_x, self.wkv, self.ffn_x
+
+
+def make_state(info: ModelInfo) -> tuple[LayerState, ...]:
+    """The buffers of the state; their memory belongs to a State."""
+    c, s = info.num_emb, info.head_size
+
+    def part(layer: int, name: str, *shape: int) -> Buffer:
+        return Buffer(f"state.{layer}.{name}", (B, *shape), DType.F32, Role.STATE)
+
+    return tuple(
+        LayerState(part(layer, "att_x", c), part(layer, "wkv", s, c), part(layer, "ffn_x", c))
+        for layer in range(info.num_layer)
+    )
 
 
 def output_buffer(width: int) -> Buffer:

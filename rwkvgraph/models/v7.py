@@ -14,10 +14,21 @@ from rwkvgraph.hook import Frame as BaseFrame
 from rwkvgraph.hook import Slot, site
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.models import sites as at
-from rwkvgraph.models.common import Arena, Inputs, ModelInfo, output_buffer, state_buffer
+from rwkvgraph.models.common import (
+    Arena,
+    Inputs,
+    LayerState,
+    LowRank,
+    ModelInfo,
+    Norm,
+    frame_sizes,
+    matrix_shape,
+    output_buffer,
+)
+from rwkvgraph.models.common import make_state as make_state
 from rwkvgraph.op import Buffer, Tensor, in_layer, tape
 from rwkvgraph.quant import Matrix
-from rwkvgraph.view import O, Size, T
+from rwkvgraph.view import T
 
 
 class Frame(BaseFrame):
@@ -56,14 +67,6 @@ class Frame(BaseFrame):
 
 
 @dataclass(frozen=True)
-class Norm:
-    """weight (C,) and bias (C,) of a layer norm."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-@dataclass(frozen=True)
 class Att:
     """Weights of time mixing. Vectors (C,), r_k and the group norm (H, S), matrices (out, in)."""
 
@@ -76,18 +79,14 @@ class Att:
     w0: Tensor
     a0: Tensor
     v0: Tensor | None
+    w: LowRank
+    a: LowRank
+    g: LowRank
+    v: LowRank | None
     k_k: Tensor
     k_a: Tensor
     r_k: Tensor
     ln_x: Norm
-    w1: Matrix
-    w2: Matrix
-    a1: Matrix
-    a2: Matrix
-    g1: Matrix
-    g2: Matrix
-    v1: Matrix | None
-    v2: Matrix | None
     receptance: Matrix
     key: Matrix
     value: Matrix
@@ -124,22 +123,6 @@ class Weights:
     layers: tuple[Layer, ...]
 
 
-@dataclass(frozen=True)
-class LayerState:
-    """The state of a layer, all slots: att_x (B, C), wkv (B, S, C) with row key j, column h * S + value, ffn_x (B, C).
-
-    att_x and ffn_x are the normalised input of the block for the slot's last token.
-    """
-
-    att_x: Buffer
-    wkv: Buffer
-    ffn_x: Buffer
-
-    def buffers(self) -> tuple[Buffer, Buffer, Buffer]:
-        """In the order of web-rwkv's rows: 0, 1 … S, S + 1."""
-        return self.att_x, self.wkv, self.ffn_x
-
-
 def detect(names: set[str]) -> bool:
     """Whether a file with these names is RWKV-7: no other version has `r_k`."""
     return "blocks.0.att.r_k" in names
@@ -148,13 +131,13 @@ def detect(names: set[str]) -> bool:
 def read_info(reader: Reader) -> ModelInfo:
     """The model's numbers, from its file. Raises LoadError for sizes that do not fit together."""
     layers = 1 + max(_layer(reader, name) for name in reader.names() if name.startswith("blocks."))
-    num_vocab, num_emb = _two(reader, "emb.weight")
-    num_head = _two(reader, "blocks.0.att.r_k")[0]
+    num_vocab, num_emb = matrix_shape(reader, "emb.weight")
+    num_head = matrix_shape(reader, "blocks.0.att.r_k")[0]
     if num_emb % num_head:
         raise LoadError(f"{reader.path}: {num_head} heads do not divide {num_emb} channels evenly")
-    custom = {key: _two(reader, f"blocks.0.att.{key}1")[0] for key in "wag"}
-    custom["v"] = _two(reader, "blocks.1.att.v1")[0] if layers > 1 else 0
-    hidden = _two(reader, "blocks.0.ffn.key.weight")[0]
+    custom = {key: matrix_shape(reader, f"blocks.0.att.{key}1")[0] for key in "wag"}
+    custom["v"] = matrix_shape(reader, "blocks.1.att.v1")[0] if layers > 1 else 0
+    hidden = matrix_shape(reader, "blocks.0.ffn.key.weight")[0]
     return ModelInfo("V7", layers, num_emb, hidden, num_vocab, num_head, custom)
 
 
@@ -165,24 +148,13 @@ def _layer(reader: Reader, name: str) -> int:
     return int(number)
 
 
-def _two(reader: Reader, name: str) -> tuple[int, int]:
-    shape = reader.shape(name)
-    if len(shape) != 2 or 0 in shape:
-        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes, none empty")
-    return shape[0], shape[1]
-
-
 def place_weights(info: ModelInfo, arena: Arena) -> Weights:
     """Every weight as a tensor of the arena. Raises LoadError for what is missing or has another shape."""
     c, v = info.num_emb, info.num_vocab
     emb = arena.matrix("emb.weight", (v, c), "emb", is_table=True)
     head = arena.matrix("head.weight", (v, c), "head")
     layers = tuple(_place_layer(info, arena, index) for index in range(info.num_layer))
-    return Weights(emb, _norm(arena, "blocks.0.ln0", (c,)), _norm(arena, "ln_out", (c,)), head, layers)
-
-
-def _norm(arena: Arena, name: str, shape: tuple[int, ...]) -> Norm:
-    return Norm(arena.vector(f"{name}.weight", shape), arena.vector(f"{name}.bias", shape))
+    return Weights(emb, arena.norm("blocks.0.ln0", c), arena.norm("ln_out", c), head, layers)
 
 
 def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
@@ -193,59 +165,40 @@ def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
         arena.matrix(f"{block}.ffn.value.weight", (c, f), f"{block}.matrices"),
     )
     att = _place_att(info, arena, index)
-    return Layer(_norm(arena, f"{block}.ln1", (c,)), _norm(arena, f"{block}.ln2", (c,)), att, ffn)
+    return Layer(arena.norm(f"{block}.ln1", c), arena.norm(f"{block}.ln2", c), att, ffn)
 
 
 def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
-    c, h, s, rank = info.num_emb, info.num_head, info.head_size, info.custom
-    att = f"blocks.{index}.att"
+    c, heads, home = info.num_emb, (info.num_head, info.head_size), f"blocks.{index}.matrices"
 
     def vector(name: str) -> Tensor:
-        return arena.vector(f"{att}.{name}", (c,))
+        return arena.vector(f"blocks.{index}.att.{name}", (c,))
 
-    def matrix(name: str, rows: int, columns: int) -> Matrix:
-        return arena.matrix(f"{att}.{name}", (rows, columns), f"blocks.{index}.matrices")
+    def square(name: str) -> Matrix:
+        return arena.matrix(f"blocks.{index}.att.{name}.weight", (c, c), home)
 
-    has_residual = index > 0  # the first layer's values are what the others are mixed with
+    def low_rank(name: str) -> LowRank:
+        return arena.low_rank(f"blocks.{index}.att.{name}", c, info.custom[name], home)
+
+    norm = arena.norm(f"blocks.{index}.att.ln_x", c)
+    is_first = index == 0  # its values are what those of the others are mixed with; its v0 v1 v2 are not read
     return Att(
-        *(vector(f"x_{key}") for key in "rwkvag"),
-        w0=vector("w0"), a0=vector("a0"), v0=vector("v0") if has_residual else None,
-        k_k=vector("k_k"), k_a=vector("k_a"), r_k=arena.vector(f"{att}.r_k", (h, s)),
-        ln_x=_head_norm(arena, f"{att}.ln_x", info),
-        receptance=matrix("receptance.weight", c, c), key=matrix("key.weight", c, c),
-        value=matrix("value.weight", c, c),
-        w1=matrix("w1", rank["w"], c), a1=matrix("a1", rank["a"], c), g1=matrix("g1", rank["g"], c),
-        v1=matrix("v1", rank["v"], c) if has_residual else None,
-        w2=matrix("w2", c, rank["w"]), a2=matrix("a2", c, rank["a"]), g2=matrix("g2", c, rank["g"]),
-        v2=matrix("v2", c, rank["v"]) if has_residual else None,
-        output=matrix("output.weight", c, c),
+        x_r=vector("x_r"), x_w=vector("x_w"), x_k=vector("x_k"),
+        x_v=vector("x_v"), x_a=vector("x_a"), x_g=vector("x_g"),
+        receptance=square("receptance"), key=square("key"), value=square("value"),
+        w0=vector("w0"), a0=vector("a0"), v0=None if is_first else vector("v0"),
+        w=low_rank("w"), a=low_rank("a"), g=low_rank("g"), v=None if is_first else low_rank("v"),
+        k_k=vector("k_k"), k_a=vector("k_a"), r_k=arena.vector(f"blocks.{index}.att.r_k", heads),
+        ln_x=Norm(norm.weight.reshape(*heads), norm.bias.reshape(*heads)),
+        output=square("output"),
     )  # fmt: skip
-
-
-def _head_norm(arena: Arena, name: str, info: ModelInfo) -> Norm:
-    norm = _norm(arena, name, (info.num_emb,))
-    shape = (info.num_head, info.head_size)
-    return Norm(norm.weight.reshape(*shape), norm.bias.reshape(*shape))
-
-
-def make_state(info: ModelInfo) -> tuple[LayerState, ...]:
-    """The buffers of the state; their memory belongs to a State."""
-    c, s = info.num_emb, info.head_size
-    return tuple(
-        LayerState(
-            state_buffer(layer, "att_x", (c,)),
-            state_buffer(layer, "wkv", (s, c)),
-            state_buffer(layer, "ffn_x", (c,)),
-        )
-        for layer in range(info.num_layer)
-    )
 
 
 def build(info: ModelInfo, w: Weights, state: tuple[LayerState, ...], inputs: Inputs) -> tuple[Graph, Buffer]:
     """The model as a tape with its hook sites, and the buffer of logits (O, V) that it fills."""
     logits = output_buffer(info.num_vocab)
     with tape() as items:
-        f = Frame(_sizes(info))
+        f = Frame(frame_sizes(info))
         f.cursors = inputs.cursors
         f.input = ops.embed(w.emb, inputs.tokens)
         site(at.PostEmbedLoaded(), f)
@@ -268,11 +221,6 @@ def build(info: ModelInfo, w: Weights, state: tuple[LayerState, ...], inputs: In
         site(at.PostHead(), f)
         ops.blit(f.head_o, logits.tensor)
     return Graph(tuple(items)), logits
-
-
-def _sizes(info: ModelInfo) -> dict[str, Size]:
-    ranks: dict[str, Size] = {f"D{key}": size for key, size in info.custom.items()}
-    return {"T": T, "O": O, "4": 4, "C": info.num_emb, "F": info.num_hidden, "V": info.num_vocab, **ranks}
 
 
 def time_mix(f: Frame, layer: Layer, s: LayerState, inputs: Inputs, info: ModelInfo, index: int) -> None:
@@ -298,12 +246,12 @@ def time_mix(f: Frame, layer: Layer, s: LayerState, inputs: Inputs, info: ModelI
     f.att_v = ops.matmul(w.value, f.att_vx)
     site(at.PostAttLinear(index), f)
     site(at.PreAttAdapt(index), f)
-    f.aux_w = ops.tanh(ops.matmul(w.w1, f.att_wx))
-    f.att_w = ops.matmul(w.w2, f.aux_w) + w.w0
-    f.aux_a = ops.matmul(w.a1, f.att_ax)
-    f.att_a = ops.sigmoid(ops.matmul(w.a2, f.aux_a) + w.a0)
-    f.aux_g = ops.sigmoid(ops.matmul(w.g1, f.att_gx))
-    f.att_g = ops.matmul(w.g2, f.aux_g)
+    f.aux_w = ops.tanh(ops.matmul(w.w.inner, f.att_wx))
+    f.att_w = ops.matmul(w.w.outer, f.aux_w) + w.w0
+    f.aux_a = ops.matmul(w.a.inner, f.att_ax)
+    f.att_a = ops.sigmoid(ops.matmul(w.a.outer, f.aux_a) + w.a0)
+    f.aux_g = ops.sigmoid(ops.matmul(w.g.inner, f.att_gx))
+    f.att_g = ops.matmul(w.g.outer, f.aux_g)
     site(at.PostAttAdapt(index), f)
     recur(f, w, s, inputs, info, index)
     f.att_o = ops.matmul(w.output, f.att_x)
@@ -345,11 +293,11 @@ def flat(x: Tensor, info: ModelInfo) -> Tensor:
 
 def value_residual(f: Frame, w: Att) -> None:
     """f.att_v mixed with the first layer's values; in the first layer those are kept as f.att_v0."""
-    if w.v0 is None or w.v1 is None or w.v2 is None:
+    if w.v is None or w.v0 is None:
         f.att_v0 = ops.identity(f.att_v)
         return
-    f.aux_v = ops.matmul(w.v1, f.att_vx)
-    f.att_vv = ops.sigmoid(ops.matmul(w.v2, f.aux_v) + w.v0)
+    f.aux_v = ops.matmul(w.v.inner, f.att_vx)
+    f.att_vv = ops.sigmoid(ops.matmul(w.v.outer, f.aux_v) + w.v0)
     f.att_v = ops.lerp(f.att_v, f.att_v0, f.att_vv)
 
 

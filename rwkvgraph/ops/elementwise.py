@@ -69,7 +69,7 @@ class Lerp(Map):
 
     def numpy(self, *arrays: Array) -> Array:
         a, b, t = arrays
-        return a + (b - a) * t
+        return np.asarray(a + (b - a) * t)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -184,7 +184,7 @@ class ScaleKey(Map):
 
     def numpy(self, *arrays: Array) -> Array:
         k, a, amount = arrays
-        return k * (1 + (a - 1) * amount)
+        return np.asarray(k * (1 + (a - 1) * amount))
 
 
 def sigmoid_of(x: Array) -> Array:

@@ -34,7 +34,7 @@ class Matmul(TensorOp):
     def numpy(self, *arrays: Array) -> Array:
         *parts, x = arrays
         weights = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return x @ self.w.format.unpack(weights).astype(x.dtype, copy=False).T
+        return np.asarray(x @ self.w.format.unpack(weights).astype(x.dtype, copy=False).T)
 
 
 def matmul(w: Matrix, x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class GatherPart(Map):
 
 
 def blit(source: Tensor, target: Tensor) -> Blit:
-    """Copy source into target, a (view of a) buffer. How a value is captured: blit(frame.x[-1], captured[3])."""
+    """Copy source into target, a (view of a) buffer. To capture a value: blit(frame.x[-1], captured[3])."""
     return Blit(source, target)
 
 

@@ -36,7 +36,7 @@ class LayerNorm(Row):
         x, weight, bias = arrays
         centred = x - x.mean(-1, keepdims=True)
         variance = np.square(centred).mean(-1, keepdims=True)
-        return centred / np.sqrt(variance + np.float32(self.eps)) * weight + bias
+        return np.asarray(centred / np.sqrt(variance + np.float32(self.eps)) * weight + bias)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +51,7 @@ class L2Norm(Row):
 
     def numpy(self, *arrays: Array) -> Array:
         (x,) = arrays
-        return x / np.sqrt(np.square(x).sum(-1, keepdims=True) + np.float32(self.eps))
+        return np.asarray(x / np.sqrt(np.square(x).sum(-1, keepdims=True) + np.float32(self.eps)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,7 +68,7 @@ class Bonus(Row):
 
     def numpy(self, *arrays: Array) -> Array:
         r, k, u, v = arrays
-        return (r * k * u).sum(-1, keepdims=True) * v
+        return np.asarray((r * k * u).sum(-1, keepdims=True) * v)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from rwkvgraph import ops, v7
 from rwkvgraph.errors import ShapeError
 from rwkvgraph.graph import Graph, overlap
-from rwkvgraph.hook import Hooks, splice
+from rwkvgraph.hook import Hooks
+from rwkvgraph.splice import splice
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, Tensor, tape
 from rwkvgraph.testing import holding

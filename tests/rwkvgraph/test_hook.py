@@ -11,7 +11,8 @@ import rwkvgraph as rg
 from rwkvgraph import ops, v7
 from rwkvgraph.errors import HookError, ShapeError
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hooks, splice
+from rwkvgraph.hook import Hooks
+from rwkvgraph.splice import splice
 from rwkvgraph.model import Model
 from rwkvgraph.models.sites import V7
 from rwkvgraph.op import Array, Buffer

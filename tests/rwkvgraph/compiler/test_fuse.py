@@ -12,7 +12,7 @@ from rwkvgraph import ops
 from rwkvgraph.compiler import Fused, Limits, fuse, simplify
 from rwkvgraph.compiler.fuse import BESIDE, RULES
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import splice
+from rwkvgraph.splice import splice
 from rwkvgraph.interpret import Host, interpret
 from rwkvgraph.model import Model
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, tape

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from rwkvgraph import ops
 from rwkvgraph.compiler import Fused, Limits, Plan, fuse, plan, simplify
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import splice
+from rwkvgraph.splice import splice
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, DType, Role, Tensor, TensorOp, tape
 from rwkvgraph.testing import holding, matrix
