@@ -10,15 +10,19 @@ import numpy as np
 from rwkvgraph.op import Array
 
 BATCH_WORDS = 8
-"""u32 words a token: slot, first stacked token of the slot, tokens of the slot, 0; token id; a row of the output;
-the first stacked token of a slot; nothing. The last three columns are lists of their own, not about the token."""
+"""u32 words a token.
+
+Slot, first stacked token of the slot, tokens of the slot, 0; token id; a row of the output; the first
+stacked token of a slot; nothing. The last three columns are lists of their own, not about the token.
+"""
 
 
 def cut(lengths: Sequence[int], chunk: int) -> list[int]:
-    """How many tokens of each slot the next pass takes: at most `chunk` in all, the shortest slots served first.
+    """How many tokens of each slot the next pass takes: at most `chunk` in all.
 
-    While there is room, every slot with tokens left is given as many as the shortest of them has left, in order
-    (web-rwkv, §1.5 of its behaviour; without its rounding to 32 tokens, which served its kernels).
+    The shortest slots are served first. While there is room, every slot with tokens left is given as many
+    as the shortest of them has left, in order (web-rwkv, §1.5 of its behaviour; without its rounding to 32
+    tokens, which served its kernels).
     """
     taken = [0] * len(lengths)
     room = min(sum(lengths), chunk)
@@ -34,7 +38,10 @@ def cut(lengths: Sequence[int], chunk: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive tokens of one slot in a pass; `is_last` where they are the slot's last, so logits are wanted."""
+    """Consecutive tokens of one slot in a pass.
+
+    `is_last` where they are the slot's last, so logits are wanted.
+    """
 
     slot: int
     tokens: Sequence[int]
@@ -81,7 +88,10 @@ def stack(runs: Sequence[Run]) -> Batch:
 
 
 def split(runs: Sequence[Run], most_tokens: int, most_outputs: int) -> Iterator[list[Run]]:
-    """The runs in groups that a device's buffers can hold: cut where a group would have too many tokens or outputs."""
+    """The runs in groups that a device's buffers can hold.
+
+    Cut where a group would have too many tokens or outputs.
+    """
     group: list[Run] = []
     tokens = outputs = 0
     for run in runs:

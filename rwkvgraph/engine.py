@@ -1,4 +1,7 @@
-"""What a model asks of whatever runs it, and the engine that is numpy. The engine of devices is in gpu/engine.py."""
+"""What a model asks of whatever runs it, and the engine that is numpy.
+
+The engine of devices is in gpu/engine.py.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class Compiled(Protocol):
     most_outputs: int
 
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Any) -> Array | None:
-        """Run once; gives the output's rows, or None where there are none. `owner`: the State whose memory it is."""
+        """Run once; gives the output's rows, or None where there are none.
+
+        `owner`: the State whose memory it is.
+        """
 
 
 class Engine(Protocol):

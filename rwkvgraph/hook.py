@@ -78,7 +78,10 @@ class Frame:
         self.state = state
 
     def get(self, name: str) -> Tensor:
-        """The current value of a slot. Raises HookError where it is not set yet, naming the first site after it is."""
+        """The current value of a slot.
+
+        Raises HookError where it is not set yet, naming the first site after it is.
+        """
         if name in self._values:
             return self._values[name]
         where = f" at {self._hook!r}" if self._hook else ""
@@ -95,8 +98,9 @@ class Frame:
         wanted = self.shape_of(name)
         if value.shape != wanted:
             raise ShapeError(
-                f"frame.{name} is {format_shape(wanted)}; it was assigned a tensor of {format_shape(value.shape)} "
-                f"(built at {value.where}). A slot keeps its shape; to store a part of it, blit into a buffer."
+                f"frame.{name} is {format_shape(wanted)}; it was assigned a tensor of "
+                f"{format_shape(value.shape)} (built at {value.where}). A slot keeps its shape; "
+                "to store a part of it, blit into a buffer."
             )
         self._values[name] = value
 
@@ -138,14 +142,36 @@ class Site:
     hook: Hook
     frame: Frame
     slots: Mapping[str, Tensor]
+    state: Any = None
 
 
 def site(hook: Hook, frame: Frame) -> None:
     """Mark this place on the tape. It has no edges: where nothing hooks it, it leaves nothing behind."""
-    record(Site(hook, frame, frame.values()))
+    record(Site(hook, frame, frame.values(), frame.state))
 
 
 HookFunction = Callable[..., Any]
+
+
+class Same:
+    """A function as a key: equal to itself alone.
+
+    It keeps the function, so that no other takes its place in memory.
+    """
+
+    def __init__(self, function: HookFunction) -> None:
+        self._function = function
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other._function is self._function
+
+    def __hash__(self) -> int:
+        return id(self._function)
+
+
+def place_name(place: Hook | type[Hook]) -> str:
+    """`PostFfn` for all layers, `PostFfn(3)` for one."""
+    return place.__name__ if isinstance(place, type) else repr(place)
 
 
 class Hooks:
@@ -157,8 +183,8 @@ class Hooks:
     def on(self, *where: Hook | type[Hook]) -> Callable[[HookFunction], HookFunction]:
         """Decorator: call the function at these sites; a class such as `v7.PostFfn` means every layer.
 
-        The function is given the frame, and the layer if it takes a second argument. It may assign slots, build
-        operations, or return a TensorOp. It runs when the model is compiled, not when it runs.
+        The function is given the frame, and the layer if it takes a second argument. It may assign slots,
+        build operations, or return a TensorOp. It runs when the model is compiled, not when it runs.
         """
 
         def add(function: HookFunction) -> HookFunction:
@@ -183,9 +209,12 @@ class Hooks:
         """Where functions are registered, in order."""
         return [place for place, _ in self._entries]
 
-    def key(self) -> tuple[tuple[Any, int], ...]:
-        """Equal for two registrations of the same functions at the same sites: what a compiled program is kept by."""
-        return tuple((place, id(function)) for place, function in self._entries)
+    def key(self) -> tuple[tuple[Any, Same], ...]:
+        """What a compiled program is kept by.
+
+        Equal for two registrations of the same functions at the same sites.
+        """
+        return tuple((place, Same(function)) for place, function in self._entries)
 
     def copy(self) -> Hooks:
         """The same registrations, apart from later changes."""
@@ -201,7 +230,7 @@ class Hooks:
 
     def __repr__(self) -> str:
         lines = [
-            f"  {place.__name__ if isinstance(place, type) else place!r}: {function.__qualname__}"
+            f"  {place_name(place)}: {getattr(function, '__qualname__', repr(function))}"
             for place, function in self._entries
         ]
         return "\n".join([f"Hooks({len(lines)})", *lines])

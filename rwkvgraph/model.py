@@ -89,7 +89,10 @@ class Model:
         return self._graph
 
     def state(self, num_batch: int = 1) -> State:
-        """A new, empty state of `num_batch` slots. Raises ValueError below 1, DeviceError if memory is out."""
+        """A new, empty state of `num_batch` slots.
+
+        Raises ValueError below 1, DeviceError if memory is out.
+        """
         if not is_integer(num_batch) or num_batch < 1:
             raise ValueError(f"num_batch is {num_batch!r}; a state has at least one slot")
         return State(self.info, self._layers, self.engine, num_batch)
@@ -223,8 +226,8 @@ def check_ids(ids: Sequence[int], slot: int, num_vocab: int) -> None:
     for at, value in enumerate(ids):
         if not is_integer(value) or not 0 <= value < num_vocab:
             raise ValueError(
-                f"token {at} of slot {slot} is {value!r}; ids are integers from 0 to {num_vocab - 1} for this model "
-                "(another vocabulary?)"
+                f"token {at} of slot {slot} is {value!r}; ids are integers from 0 to {num_vocab - 1} "
+                "for this model (another vocabulary?)"
             )
 
 
@@ -242,7 +245,10 @@ def _pieces(reader: Reader, uploads: Sequence[Upload]) -> Iterator[tuple[int, Ar
 
 
 def open_engine(device: Device) -> Engine:
-    """The engine for `Model.load`'s device. Raises DeviceError for an adapter that was named and is not there."""
+    """The engine for `Model.load`'s device.
+
+    Raises DeviceError for an adapter that was named and is not there.
+    """
     if isinstance(device, Context):
         return GpuEngine(device)
     if device == "cpu":

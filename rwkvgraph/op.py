@@ -1,7 +1,8 @@
 """What a graph is made of: operations with one result, built onto a tape.
 
-Letters used for sizes throughout: T tokens in this run, O output rows, B slots (sequences), C channels (`num_emb`),
-H heads, S head size, F hidden size of the feed-forward, V vocabulary, M and K rows and columns of a matrix.
+Letters used for sizes throughout: T tokens in this run, O output rows, B slots (sequences), C channels
+(`num_emb`), H heads, S head size, F hidden size of the feed-forward, V vocabulary, M and K rows and columns
+of a matrix.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def operand(row: str) -> Any:
 class TensorOp:
     """One operation: operands in, one result out. Subclasses are frozen dataclasses, one class per kind.
 
-    Tensor (and Matrix) fields are operands, all other fields parameters. Building one checks its shapes, notes
-    where it was built, and puts it on the current tape.
+    Tensor (and Matrix) fields are operands, all other fields parameters. Building one checks its shapes,
+    notes where it was built, and puts it on the current tape.
     """
 
     where: str
@@ -78,7 +79,10 @@ class TensorOp:
         return Tensor(self, View.whole(self.shape), self.dtype)
 
     def operands(self) -> dict[str, Tensor]:
-        """Every tensor the operation reads or writes, by field name; parts of a matrix are `name.0`, `name.1` …"""
+        """Every tensor the operation reads or writes, by field name.
+
+        Parts of a matrix are `name.0`, `name.1` …
+        """
         found: dict[str, Tensor] = {}
         for name, value in self._values():
             if isinstance(value, Tensor):
@@ -105,7 +109,10 @@ class TensorOp:
             raise ShapeError(f"{self.name}: {error} (built at {caller()})") from None
 
     def numpy(self, *arrays: Array) -> Array | None:
-        """The meaning: arrays of the operands in field order give the result; updated operands are written."""
+        """The meaning: arrays of the operands in field order give the result.
+
+        Updated operands are written.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no numpy meaning")
 
     def _values(self) -> Iterator[tuple[str, Any]]:
@@ -122,10 +129,11 @@ def _fields(op: TensorOp) -> tuple[Any, ...]:
 class Map(TensorOp):
     """An elementwise operation. `wgsl` is an expression over the operand and parameter names.
 
-    Operands and result are of the lane type `V` (`vec4<f32>` or `f32`, the kernel's choice: write constants as
-    `V(0.0)`), parameters f32; u32 operands are read once a row, as `u32`, or `vec4<u32>` for a last axis of 4.
-    An operand that is updated is written, not read, and takes one value an element. `guard`: a condition on `i0`
-    and the u32 operands; where it is false nothing is written. `row`: the row of the updated operand to write.
+    Operands and result are of the lane type `V` (`vec4<f32>` or `f32`, the kernel's choice: write constants
+    as `V(0.0)`), parameters f32; u32 operands are read once a row, as `u32`, or `vec4<u32>` for a last axis
+    of 4. An operand that is updated is written, not read, and takes one value an element. `guard`: a
+    condition on `i0` and the u32 operands; where it is false nothing is written. `row`: the row of the
+    updated operand to write.
     """
 
     kind: ClassVar[str] = "map"
@@ -150,8 +158,8 @@ class Reduction:
 class Row(Map):
     """An operation that reduces the last axis, then maps it.
 
-    `reduce` lists the reductions in order; each expression, and `wgsl`, may use the operands, the parameters, the
-    f32 results of earlier reductions by name, and `n`, the length of the axis as f32.
+    `reduce` lists the reductions in order; each expression, and `wgsl`, may use the operands, the parameters,
+    the f32 results of earlier reductions by name, and `n`, the length of the axis as f32.
     """
 
     kind: ClassVar[str] = "row"

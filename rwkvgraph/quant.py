@@ -57,8 +57,8 @@ class Fp16:
 class Matrix:
     """A weight matrix of M rows and K columns: `matmul(w, x)` gives w @ x for each row of x.
 
-    parts: one tensor of shape (rows, K), or several where all rows together would exceed a binding; their rows
-    follow each other.
+    parts: one tensor of shape (rows, K), or several where all rows together would exceed a binding; their
+    rows follow each other.
     """
 
     format: Format

@@ -26,9 +26,8 @@ def number_ops(ops: Iterable[TensorOp]) -> dict[int, str]:
 def operand_text(tensor: Tensor, names: dict[int, str]) -> str:
     """`%3`, `blocks.0.att.x[T, 256]`: an operand; the shape is written where a view changes it."""
     if isinstance(tensor.source, Buffer):
-        name = tensor.source.name if tensor.source.shape else tensor.source.name
         spot = f"@{tensor.view.offset}" if tensor.view.offset else ""
-        return f"{name}{spot}{format_shape(tensor.shape)}"
+        return f"{tensor.source.name}{spot}{format_shape(tensor.shape)}"
     name = names.get(id(tensor.source), "%?")
     if tensor.is_whole:
         return name
@@ -98,7 +97,8 @@ def _alike(a: list[Line], b: list[Line]) -> bool:
 
 
 def _without_layer(line: Line) -> str:
-    """The line with what differs between layers taken out: result numbers, the layer's number, offsets."""
+    """The line with what differs between layers taken out: numbers of results and slots, its own, offsets."""
     text = re.sub(r"%\d+", "%", line.text)
     text = re.sub(r"@\d+", "@", text)
+    text = re.sub(r"\bslot\d+", "slot", text)
     return text.replace(f".{line.layer}.", ".#.").replace(f"({line.layer})", "(#)")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from typing import Any
 
 from rwkvgraph.errors import HookError
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hook, HookFunction, Hooks, Site
+from rwkvgraph.hook import Hook, HookFunction, Hooks, Site, place_name
 from rwkvgraph.op import Buffer, Tensor, TensorOp, in_layer, record, replace_operands, tape
 
 
 def splice(graph: Graph, hooks: Hooks | None = None) -> Graph:
     """Replay the tape with the hooks' operations in it and without sites.
 
-    Where nothing is hooked the operations are the same objects. Raises HookError for a site that the graph lacks
-    and for what a hook does wrong, ShapeError for a slot that changes shape.
+    Where nothing is hooked the operations are the same objects. Raises HookError for a site that the graph
+    lacks and for what a hook does wrong, ShapeError for a slot that changes shape.
     """
     hooks = hooks or Hooks()
     _check_places(graph, hooks)
@@ -35,11 +36,12 @@ class _Replay:
     def __init__(self, graph: Graph) -> None:
         self.spliced: set[int] = set()
         self._now: dict[int, Tensor] = {}
-        self._known = {id(op) for op in graph.ops}
+        self._there: list[TensorOp] = []
         self._first = _first_sites(graph)
 
     def op(self, op: TensorOp) -> None:
         new = replace_operands(op, self._current)
+        self._there.append(new)
         if new is not op:
             self._now[id(op)] = new.result
 
@@ -53,7 +55,7 @@ class _Replay:
         return Tensor(self._now[id(tensor.source)].source, tensor.view, tensor.dtype)
 
     def _call(self, site: Site, function: HookFunction) -> None:
-        frame = type(site.frame)(site.frame._sizes, site.frame.state)
+        frame = type(site.frame)(site.frame._sizes, site.state)
         frame._hook, frame._later = site.hook, self._first
         before = {name: self._current(tensor) for name, tensor in site.slots.items()}
         frame._values = dict(before)
@@ -62,17 +64,34 @@ class _Replay:
             returned = function(frame, layer) if _takes_layer(function) else function(frame)
             changed = {name: _own(value, built) for name, value in frame.values().items()
                        if value is not before.get(name)}  # fmt: skip
-        _check_returned(returned, site.hook, built)
+        built += _returned(returned, site.hook, [*built, *self._there])
         for op in built:
             record(op)
             self.spliced.add(id(op))
+            self._there.append(op)
         for name, value in changed.items():
-            if name in site.slots:
-                self._now[id(site.slots[name].source)] = value
+            self._now[id(_rebindable(name, site).source)] = value
+
+
+def _rebindable(name: str, site: Site) -> Tensor:
+    """The slot's tensor at a site. Raises HookError where assigning it would change nothing."""
+    if name not in site.slots:
+        raise HookError(
+            f"frame.{name} was assigned at {site.hook!r}, where it is not set: the model sets it later "
+            "and would not see the value. Hook a site after that"
+        )
+    if isinstance(site.slots[name].source, Buffer):
+        raise HookError(
+            f"frame.{name} was assigned at {site.hook!r}; it is an input of the run and stays as it is"
+        )
+    return site.slots[name]
 
 
 def _own(value: Tensor, built: list[Any]) -> Tensor:
-    """The value as the whole result of an operation of its own, so that rebinding one slot leaves others alone."""
+    """The value as the whole result of an operation of its own.
+
+    So that rebinding one slot leaves others alone.
+    """
     from rwkvgraph.ops.elementwise import identity  # hook -> ops -> op; ops does not know hooks
 
     fresh = value.is_whole and any(value.source is op for op in built)
@@ -80,25 +99,30 @@ def _own(value: Tensor, built: list[Any]) -> Tensor:
 
 
 def _takes_layer(function: HookFunction) -> bool:
-    code = getattr(function, "__code__", None)
-    if code is None:
+    """Whether a callable has a second argument that must be given.
+
+    A function, method, partial function or callable object.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # builtins may not say what they take
         return False
-    bound = 1 if hasattr(function, "__self__") else 0
-    required: int = code.co_argcount - bound - len(getattr(function, "__defaults__", None) or ())
-    return required >= 2
+    wanted = (item for item in parameters if item.default is item.empty)
+    return sum(item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD) for item in wanted) >= 2
 
 
-def _check_returned(returned: Any, hook: Hook, built: list[Any]) -> None:
+def _returned(returned: Any, hook: Hook, there: list[TensorOp]) -> list[TensorOp]:
+    """The operations that a hook returned and that are not on the tape yet: built before, or elsewhere."""
     results = returned if isinstance(returned, (list, tuple)) else [returned]
-    for value in results:
-        source = value.source if isinstance(value, Tensor) else value
-        if isinstance(source, TensorOp):
-            if all(source is not op for op in built):
-                built.append(source)
-        elif source is not None and not isinstance(source, Buffer):
+    sources = [value.source if isinstance(value, Tensor) else value for value in results]
+    for value, source in zip(results, sources, strict=True):
+        if source is not None and not isinstance(source, (TensorOp, Buffer)):
             raise HookError(
-                f"the hook at {hook!r} returned a {type(value).__name__}; return a TensorOp, a list of them, or None"
+                f"the hook at {hook!r} returned a {type(value).__name__}; "
+                "return a TensorOp, a list of them, or None"
             )
+    known = {id(op) for op in there}
+    return [source for source in sources if isinstance(source, TensorOp) and id(source) not in known]
 
 
 def _check_places(graph: Graph, hooks: Hooks) -> None:
@@ -108,7 +132,7 @@ def _check_places(graph: Graph, hooks: Hooks) -> None:
     for place in hooks.places():
         if place in there or place in kinds:
             continue
-        name = place.__name__ if isinstance(place, type) else repr(place)
+        name = place_name(place)
         near = difflib.get_close_matches(name, names, 3) or sorted(kind.__name__ for kind in kinds)
         raise HookError(f"the model has no hook site {name}; nearest: {', '.join(near)}")
 

@@ -16,15 +16,18 @@ class LayerBuffers(Protocol):
     """The buffers of a layer's state."""
 
     def buffers(self) -> tuple[Buffer, ...]:
-        """In the order of the rows that `State.read` gives: time mixing's last input, S rows, channel mixing's."""
+        """The buffers in the order of the rows that `State.read` gives.
+
+        Time mixing's last input, S rows, channel mixing's.
+        """
 
 
 class State:
     """`num_batch` slots of recurrent state, f32. A new one is empty: as before the first token.
 
-    A slot reads as (L, S + 2, C), web-rwkv's layout: row 0 is the normalised input of time mixing for the slot's
-    last token, row 1 + j, column h * S + i the state of head h from key j to value i, row S + 1 the normalised
-    input of channel mixing.
+    A slot reads as (L, S + 2, C), web-rwkv's layout: row 0 is the normalised input of time mixing for the
+    slot's last token, row 1 + j, column h * S + i the state of head h from key j to value i, row S + 1 the
+    normalised input of channel mixing.
     """
 
     def __init__(

@@ -59,8 +59,9 @@ class Memory(Protocol):
 class Buffer:
     """Named memory that outlives a run. `Buffer("strength", (1,))` is one a hook may read or write.
 
-    A user's buffer starts as zeros; `write(array)` changes it between runs without compiling anything again, and
-    `read()` gives what the last run left in it. dtype is F32, F16 or U32; a one-axis shape of known length is a row.
+    A user's buffer starts as zeros; `write(array)` changes it between runs without compiling anything
+    again, and `read()` gives what the last run left in it. dtype is F32, F16 or U32; a one-axis shape of
+    known length is a row.
     """
 
     def __init__(
@@ -71,7 +72,10 @@ class Buffer:
         self.dtype = dtype
         self.role = role
         self.is_texture = False
-        """Whether a device holds it as a texture: software adapters read weights several times faster from those."""
+        """Whether a device holds it as a texture.
+
+        Software adapters read weights several times faster from those.
+        """
         self._memories: list[Memory] = []
         self._host: Array | None = None
         if role is Role.USER and not all(isinstance(size, int) and size > 0 for size in self.shape):
@@ -117,7 +121,10 @@ class Buffer:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Tensor:
-    """An operand: a buffer or an operation's result, seen through a view. Slicing makes a view, arithmetic an op."""
+    """An operand: a buffer or an operation's result, seen through a view.
+
+    Slicing makes a view, arithmetic an op.
+    """
 
     source: Buffer | TensorOp
     view: View
@@ -142,7 +149,10 @@ class Tensor:
         return replace(self, view=self.view.index(key))
 
     def reshape(self, *shape: Size) -> Tensor:
-        """The same elements under another shape, without moving them. Raises ShapeError where that cannot be."""
+        """The same elements under another shape, without moving them.
+
+        Raises ShapeError where that cannot be.
+        """
         return replace(self, view=self.view.reshape(shape))
 
     def transpose(self, *axes: int) -> Tensor:
@@ -180,7 +190,8 @@ class Tensor:
 
 
 def _build(name: str, *operands: Tensor | float) -> Tensor:
-    # A local import: tensor -> ops.elementwise -> op -> tensor, the one cycle, made by operators that build ops.
+    # A local import: tensor -> ops.elementwise -> op -> tensor, the one cycle, made by operators that build
+    # ops.
     from rwkvgraph.ops import elementwise
 
     result: Tensor = getattr(elementwise, name)(*operands)

@@ -104,9 +104,10 @@ def compare(got: Array, want: Array, what: str, tolerance: float = GPU_TOLERANCE
     most = tolerance * max(1.0, float(finite.max(initial=0.0)))
     if error.size and float(error.max()) > most:
         worst = np.unravel_index(int(error.argmax()), error.shape)
+        apart = f"{(error > most).sum()} of {error.size} elements are further apart than {most:.2g}"
         raise CheckError(
-            f"{what}\nelement {tuple(map(int, worst))} is {got[worst]:.9g} on the device and {want[worst]:.9g}"
-            f" on numpy; {(error > most).sum()} of {error.size} elements are further apart than {most:.2g}"
+            f"{what}\nelement {tuple(map(int, worst))} is {got[worst]:.9g} on the device and "
+            f"{want[worst]:.9g} on numpy; {apart}"
         )
 
 

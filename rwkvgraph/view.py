@@ -74,10 +74,11 @@ def row_width(shape: Shape) -> int:
 
 @dataclass(frozen=True)
 class View:
-    """Element (i, j, …) of an operand is element `offset + i * strides[0] + j * strides[1] + …` of its source.
+    """Where the elements of an operand lie in its source.
 
-    `from_last` marks a view of the last row of a symbolic axis: (size - 1) rows are added to the offset when the
-    size is known.
+    Element (i, j, …) is element `offset + i * strides[0] + j * strides[1] + …` of the source. `from_last`
+    marks a view of the last row of a symbolic axis: (size - 1) rows are added to the offset when the size
+    is known.
     """
 
     shape: Shape
@@ -109,7 +110,8 @@ class View:
     def index(self, key: object) -> View:
         """The view `source[key]` of basic indexing: integers, slices and None-free tuples of them.
 
-        Raises IndexError for an index out of range, and on a symbolic axis for all but `[:]`, `[-1]` and `[-1:]`.
+        Raises IndexError for an index out of range, and on a symbolic axis for all but `[:]`, `[-1]` and
+        `[-1:]`.
         """
         keys = key if isinstance(key, tuple) else (key,)
         if len(keys) > self.rank:
@@ -145,7 +147,10 @@ class View:
         return replace(self, shape=shape, strides=tuple(self.strides[axis] for axis in axes))
 
     def broadcast(self, shape: Shape) -> View:
-        """This view repeated to `shape` by strides of zero. Raises ShapeError where numpy would not broadcast."""
+        """This view repeated to `shape` by strides of zero.
+
+        Raises ShapeError where numpy would not broadcast.
+        """
         missing = len(shape) - self.rank
         if missing < 0:
             raise ShapeError(
@@ -159,7 +164,10 @@ class View:
         return replace(self, shape=shape, strides=tuple(strides))
 
     def span(self) -> tuple[int, int]:
-        """(first, end) of the source elements that may be touched; end is -1 where a symbolic axis leaves it open."""
+        """(first, end) of the source elements that may be touched.
+
+        end is -1 where a symbolic axis leaves it open.
+        """
         if self.from_last is not None or any(isinstance(size, Dim) for size in self.shape):
             return 0, -1
         sizes = (size for size in self.shape if isinstance(size, int))
@@ -208,7 +216,8 @@ def _take_symbolic(view: View, part: object, size: Dim, step: int) -> View:
         case _:
             pass
     raise IndexError(
-        f"{part!r} on the symbolic axis {size}: its length differs from run to run, so only [:], [-1] and [-1:] exist"
+        f"{part!r} on the symbolic axis {size}: its length differs from run to run, "
+        "so only [:], [-1] and [-1:] exist"
     )
 
 

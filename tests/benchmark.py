@@ -3,8 +3,8 @@
     python tests/benchmark.py                                  # the shipped model
     python tests/benchmark.py --synthetic 24x2048 12x768       # layers x width, vocabulary 65,536
 
-Each figure is the median of repeats after a warm-up that ends when two rounds agree, as GPUs clock up slowly. GB/s
-counts the weights that a token reads: every matrix but the embedding.
+Each figure is the median of repeats after a warm-up that ends when two rounds agree, as GPUs clock up slowly.
+GB/s counts the weights that a token reads: every matrix but the embedding.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def measure(reader: Reader, context: rg.Context, prompt: int, count: int) -> Non
     tokens = [1 + index % 100 for index in range(prompt)]
     decode = steady(lambda: spin(model, state, count)) / count
     prefill = steady(lambda: model.run([list(tokens)], state))
-    print(f"decode   {1 / decode:9.1f} tok/s   {nbytes / decode / 1e9:7.1f} GB/s of weights ({nbytes / 1e9:.2f} GB)")
+    bandwidth = f"{nbytes / decode / 1e9:7.1f} GB/s of weights ({nbytes / 1e9:.2f} GB)"
+    print(f"decode   {1 / decode:9.1f} tok/s   {bandwidth}")
     print(f"prefill  {prompt / prefill:9.1f} tok/s   ({prompt} tokens)")
     print(f"encoding {encoding(runner, state) * 1e6:9.2f} µs a pass")
     for size in (1, 4096):
@@ -118,7 +119,9 @@ def encoding(runner: Runner, state: rg.State) -> float:
 
 def main() -> None:
     """Measure what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--synthetic", nargs="*", default=[], metavar="LAYERSxWIDTH")
     parser.add_argument("-m", "--model", default=None)
     parser.add_argument("-p", "--prompt", type=int, default=512)

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "model": "errors view tensor op graph hook quant ops load models compiler engine gpu batch state",
     "runtime": "errors batch state model",
     "generate": "errors tokenizer sampler assets hook state model runtime",
-    "testing": "errors view tensor op graph hook splice interpret quant ops codegen compiler gpu batch load models",
+    "testing": "errors view tensor op graph interpret quant ops codegen compiler gpu",
     "terminal": "",
     "commands": "*",
     "cli": "*",

@@ -11,7 +11,11 @@ from typing import Literal
 
 Element = Literal["f32", "f16", "u32"]
 Mode = Literal["lane", "splat", "word", "words"]
-"""lane: the value of a lane. splat: one element for all lanes of a row. word, words: one u32, four u32, of a row."""
+"""How a row is read.
+
+lane: the value of a lane. splat: one element for all lanes of a row. word, words: one u32, four u32, of a
+row.
+"""
 
 TEXTURE_WIDTH = 4096
 """Texels of a texture's row. WebGPU allows 8192 each way, so a texture holds 512 MiB."""
@@ -37,7 +41,8 @@ _LOADS: dict[tuple[Element, bool, Mode], str] = {
         "    return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));"
     ),
     ("f16", True, "splat"): (
-        "let e = at.x + i0 * at.y + i1 * at.z;\n    return V(unpack2x16float({b}[e / 8u][e / 2u % 4u])[e % 2u]);"
+        "let e = at.x + i0 * at.y + i1 * at.z;\n"
+        "    return V(unpack2x16float({b}[e / 8u][e / 2u % 4u])[e % 2u]);"
     ),
     ("f16", False, "lane"): (
         "let e = at.x + i0 * at.y + i1 * at.z + i2 * at.w;\n    return unpack2x16float({b}[e / 2u])[e % 2u];"
@@ -59,7 +64,8 @@ _RESULTS: dict[Mode, str] = {"lane": "V", "splat": "V", "word": "u32", "words": 
 class Binding:
     """One storage buffer of a kernel. `wide` kernels see rows as `vec4`s, others as single elements.
 
-    A texture holds 16 bytes a texel, row after row of `TEXTURE_WIDTH` texels; of f16 textures only `block` reads.
+    A texture holds 16 bytes a texel, row after row of `TEXTURE_WIDTH` texels; of f16 textures only `block`
+    reads.
     """
 
     index: int

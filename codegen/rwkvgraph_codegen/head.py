@@ -9,9 +9,9 @@ LOWEST = "-0x1.fffffep+127f"
 
 @dataclass(frozen=True)
 class Head:
-    """How a workgroup shares a head: `size` rows and columns, `lanes` columns a thread (4 or 1), `shares` threads
-    for the rows of a column.
+    """How a workgroup shares a head of `size` rows and columns.
 
+    lanes: columns a thread (4 or 1). shares: threads for the rows of a column.
     A subgroup form (`is_subgroup`) has one subgroup of 8 threads a workgroup, with `columns / 8` lanes each.
     """
 
@@ -43,10 +43,11 @@ class Head:
 
 
 def head_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dict[str, object]:
-    """The lines that load, use and store a thread's share of the state, in variables s0, s1, … and what they need.
+    """The lines that load, use and store a thread's share of the state, and what they need.
 
-    inputs: for r, w, k, v, kk and a the variables of each lane. Unrolled, so that the state stays in registers:
-    naga bounds loops in a way that keeps drivers from unrolling them.
+    The state is in variables s0, s1, … inputs: for r, w, k, v, kk and a the variables of each lane.
+    Unrolled, so that the state stays in registers: naga bounds loops in a way that keeps drivers from
+    unrolling them.
     """
     return _subgroup_text(buffer, head, inputs) if head.is_subgroup else _workgroup_text(buffer, head, inputs)
 
@@ -77,7 +78,10 @@ def _indented(lines: dict[str, list[str]]) -> dict[str, object]:
 
 
 def _subgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dict[str, object]:
-    """The same for the subgroup form: row j's numbers are in thread j / 4 % 8, lane j / 32 of it, part j % 4."""
+    """The same for the subgroup form.
+
+    Row j's numbers are in thread j / 4 % 8, lane j / 32 of it, part j % 4.
+    """
     lanes = range(len(head.lane_names))
     lines: dict[str, list[str]] = {"load": [], "removed": [], "update": [], "store": []}
     lines["load"] = [f"let i2_{q} = thread + {8 * q}u;" for q in lanes]
@@ -145,7 +149,8 @@ def _reductions(head: Head) -> dict[str, str]:
         return {"reduce": "\n".join(pair), "inputs": "", "set_up": ""}
     return {
         "reduce": "\n".join(["var<private> width: u32;", *pair]),
-        "inputs": ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32",
+        "inputs": ", @builtin(subgroup_size) subgroup: u32,\n"
+        "        @builtin(subgroup_invocation_id) lane: u32",
         "set_up": "    width = subgroup;",
     }
 

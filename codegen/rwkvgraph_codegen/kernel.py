@@ -80,7 +80,10 @@ def map_kernel(label: str, parts: Parts, body: list[Statement], dialect: Dialect
 def row_kernel(
     label: str, parts: Parts, phases: list[Phase], body: list[Statement], threads: int, dialect: Dialect
 ) -> Source:
-    """A kernel of one workgroup a row: the phases' reductions one after another, then `body` at every lane."""
+    """A kernel of one workgroup a row.
+
+    The phases' reductions one after another, then `body` at every lane.
+    """
     statements = tuple(item for phase in phases for item in phase.statements) + tuple(body)
     wide = parts.lanes == 4
     texts = "\n".join(_phase(index, phase, threads, parts) for index, phase in enumerate(phases))

@@ -1,9 +1,10 @@
-"""Entry points of the matrix product: y = w @ x for f16 weights and f32 inputs, unrolled over rows and tokens.
+"""Entry points of the matrix product: y = w @ x for f16 weights and f32 inputs.
 
-What surrounds them gives the functions `part_of(unit)`, `weight(part, block)` (eight f16 as `vec4<u32>`),
-`input(part, base, lane)` (four columns of a token), `finish(part, i0, i2, value)` (map and store four rows of a
-token), and in the uniform three rows a part: (first unit, rows, blocks of 8 columns, columns), (place of the first
-block, blocks from row to row, first lane of the result), (place of the input, elements from token to token).
+Unrolled over rows and tokens. What surrounds them gives the functions `part_of(unit)`, `weight(part, block)`
+(eight f16 as `vec4<u32>`), `input(part, base, lane)` (four columns of a token), `finish(part, i0, i2, value)`
+(map and store four rows of a token), and in the uniform three rows a part: (first unit, rows, blocks of 8
+columns, columns), (place of the first block, blocks from row to row, first lane of the result), (place of the
+input, elements from token to token).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ fn high(eight: vec4<u32>) -> vec4<f32> {
 
 @dataclass(frozen=True)
 class Shape:
-    """How a kernel cuts the work: its family, threads a workgroup, matrix rows and tokens of a thread or workgroup.
+    """How a kernel cuts the work.
 
+    Its family, threads a workgroup, matrix rows and tokens of a thread or workgroup.
     family "split": the threads of a workgroup share the columns of `rows` rows and `tokens` tokens.
     family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
     family "tile": a workgroup takes 8 `rows` by 8 `tokens` threads' worth, through workgroup memory.
@@ -199,8 +201,10 @@ def _reduce_tree(shape: Shape) -> list[str]:
 
 
 def _lanes(shape: Shape) -> str:
-    """Software adapters: no barrier, weights read once; a load from a buffer is what costs (llvmpipe makes one a
-    lane), so lane t of a subgroup loads token t's columns and hands them round.
+    """The kernel for software adapters: no barrier, weights read once.
+
+    A load from a buffer is what costs (llvmpipe makes one a lane), so lane t of a subgroup loads token t's
+    columns and hands them round.
     """
     rows, tokens = shape.rows, shape.tokens
     sets = range(-(-tokens // 8))
@@ -234,7 +238,10 @@ def _lanes(shape: Shape) -> str:
 
 
 def _finish_all(values: list[str], token: str, row: str) -> list[str]:
-    """Map and store the results of a thread, one by one: an array of them, indexed in a loop, compiles slowly."""
+    """Map and store the results of a thread, one by one.
+
+    An array of them, indexed in a loop, compiles slowly.
+    """
     lines = []
     for index, value in enumerate(values):
         there_token, there_row = token.replace("item", f"{index}u"), row.replace("item", f"{index}u")
@@ -247,7 +254,10 @@ def _finish_all(values: list[str], token: str, row: str) -> list[str]:
 
 
 def _tile(shape: Shape) -> str:
-    """64 threads, 8 by 8; both tiles lie column by column in workgroup memory, four rows or tokens a `vec4`."""
+    """The kernel of 64 threads, 8 by 8.
+
+    Both tiles lie column by column in workgroup memory, four rows or tokens a `vec4`.
+    """
     rows, tokens, depth = shape.rows, shape.tokens, 8 * shape.unroll
     lanes_w, lanes_x = 2 * rows, 2 * tokens  # vec4s of a column: 8 threads' rows or tokens, by four
     out = [

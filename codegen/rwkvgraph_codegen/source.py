@@ -25,8 +25,8 @@ class Source:
 class Parts:
     """What a kernel is made of besides its entry point.
 
-    places: rows of the uniform's table. lanes: 4 for wide kernels, 1 otherwise. subgroups: whether the kernel uses
-    subgroup operations.
+    places: rows of the uniform's table. lanes: 4 for wide kernels, 1 otherwise. subgroups: whether the kernel
+    uses subgroup operations.
     """
 
     bindings: tuple[Binding, ...]

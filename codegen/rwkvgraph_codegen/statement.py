@@ -27,7 +27,10 @@ class Function:
 
 @dataclass(frozen=True)
 class Load:
-    """`let name = …`: a value read from a binding at place `at` (a u32 expression) of the uniform, in row `row`."""
+    """`let name = …`: a value read from a binding.
+
+    It is read at place `at` (a u32 expression) of the uniform, in row `row`.
+    """
 
     name: str
     binding: Binding
@@ -78,7 +81,10 @@ Statement = Load | Call | Store
 
 
 def number(at: str, part: int) -> str:
-    """The f32 stored in a part (0 to 3) of row `at` of the uniform's table: how a parameter reaches a shader."""
+    """The f32 stored in a part (0 to 3) of row `at` of the uniform's table.
+
+    This is how a parameter reaches a shader.
+    """
     return f"bitcast<f32>(here.at[{at}].{'xyzw'[part]})"
 
 

@@ -58,7 +58,10 @@ def fits_kernel(ops: Sequence[TensorOp], kind: str) -> str | None:
 
 
 def find_domain(ops: Sequence[TensorOp]) -> Domain | None:
-    """The domain all the operations can run over: flat and wide if possible, then narrower. None if there is none."""
+    """The domain all the operations can run over, None if there is none.
+
+    Flat and wide if possible, then narrower.
+    """
     sizes = {(rows, _product(inner)) for rows, inner in (split_rows(op.shape) for op in ops)}
     if len(sizes) != 1:
         return None
@@ -99,7 +102,10 @@ def op_fits(op: TensorOp, domain: Domain) -> bool:
 
 
 def strides_of(tensor: Tensor, op: TensorOp, name: str, domain: Domain) -> Strides:
-    """Where an operand of `op` lies, seen from a domain. Raises ShapeError where no three strides describe it."""
+    """Where an operand of `op` lies, seen from a domain.
+
+    Raises ShapeError where no three strides describe it.
+    """
     moved = isinstance(op, Map) and name in op.rows()
     updated = name in op.updates() if name else False
     view = tensor.view
@@ -118,7 +124,10 @@ def strides_of(tensor: Tensor, op: TensorOp, name: str, domain: Domain) -> Strid
 
 
 def is_aligned(tensor: Tensor, op: TensorOp) -> bool:
-    """Whether element e of op's result reads element e of the tensor's source: only then may both share a pass."""
+    """Whether element e of op's result reads element e of the tensor's source.
+
+    Only then may both share a pass.
+    """
     source = tensor.source
     if isinstance(source, Buffer) or tensor.view.from_last or tensor.view.offset:
         return False
@@ -210,7 +219,10 @@ def matmul_domain(op: TensorOp) -> Domain:
 
 
 def _owns_padding(tensor: Tensor, op: TensorOp, domain: Domain) -> bool:
-    """Whether the lanes beyond the last element of a row are padding of the same row, or, of weights, only read."""
+    """Whether the lanes beyond the last element of a row are free to touch.
+
+    They are where they are padding of the same row, or, of weights, only read.
+    """
     if domain.inner % domain.lanes == 0:
         return True
     if isinstance(tensor.source, TensorOp):

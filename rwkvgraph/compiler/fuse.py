@@ -1,4 +1,7 @@
-"""Grouping operations into passes. A group is a list of operations: what it means is what they mean, in order."""
+"""Grouping operations into passes.
+
+A group is a list of operations: what it means is what they mean, in order.
+"""
 
 from __future__ import annotations
 
@@ -93,29 +96,32 @@ class Fused:
 def fuse(graph: Graph, limits: Limits) -> Fused:
     """Group the operations into as few passes as the rules and the limits allow.
 
-    First producers join their consumers along data edges, then independent matmuls go side by side, then maps
-    that are left over ride along with a later pass over the same rows.
+    First independent matmuls go side by side, which puts their results into one buffer, so that more fits
+    the passes that read them; then recurrences take their producers, then producers join their consumers
+    along data edges, then maps that are left over ride along with a later pass over the same rows.
     """
     work = _Fusion(graph, limits)
-    # The latest producer first: its pass runs when the other operands are ready, an earlier one's would have to wait.
+    # The latest producer first: its pass runs when the other operands are ready, an earlier one's would
+    # have to wait.
     data = [
         edge[:2]
         for edge in sorted(graph.dependencies, key=lambda edge: (edge[1], -edge[0]))
         if edge[2] == "data"
     ]
+    work.join_matmuls()
     for edge in sorted(data, reverse=True):
         work.join_into_recurrence(*edge)
     for edge in data:
-        work.join(*edge)
-    work.join_matmuls()
-    for edge in data:  # matmuls side by side keep their results in one buffer, so more fits a pass now
         work.join(*edge)
     work.join_leftovers()
     return Fused(work.ordered(), work.refusals())
 
 
 class _Fusion:
-    """Groups in the making. A group is known by one of its positions; `_above` holds the groups it needs, as bits."""
+    """Groups in the making.
+
+    A group is known by one of its positions; `_above` holds the groups it needs, as bits.
+    """
 
     def __init__(self, graph: Graph, limits: Limits) -> None:
         self._ops = graph.ops
@@ -163,7 +169,8 @@ class _Fusion:
     def join_into_recurrence(self, earlier: int, later: int) -> None:
         """Merge a producer into the recurrence that reads it, where one does: each head evaluates it once.
 
-        Before other merges, as a map that a matmul has taken would have to be stored, and read back by the head.
+        Before other merges, as a map that a matmul has taken would have to be stored, and read back by the
+        head.
         """
         if self._kind[self._group[later]] == "wkv":
             self.join(earlier, later)
@@ -180,7 +187,10 @@ class _Fusion:
                 seen.append(group)
 
     def join_leftovers(self) -> None:
-        """Let each group of maps that is alone with an effect ride along with the first later pass that has room."""
+        """Let each group of maps that is alone with an effect ride along with a later pass.
+
+        The first later pass that has room takes it.
+        """
         for index in range(len(self._ops)):
             group = self._group[index]
             if self._kind.get(group) != "map" or not any(
@@ -212,8 +222,11 @@ class _Fusion:
         reason = fits_kernel(ops, kind)
         if reason:
             return reason
+        # What binds too many already (a recurrence has six operands) may take a producer that does not add
+        # to them.
         bindings = self._bindings(members)
-        if bindings > self._limits.max_storage_buffers:
+        allowed = max(self._limits.max_storage_buffers, self._bindings(self._members[b]))
+        if bindings > allowed:
             return f"{bindings} buffers, and the device binds {self._limits.max_storage_buffers}"
         if self._has_path(a, b) or self._has_path(b, a):
             return "a third pass would have to run both before and after"

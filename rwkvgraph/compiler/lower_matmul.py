@@ -40,7 +40,7 @@ class Part:
 def lower_matmul(group: Group, plan: Plan, target: Target) -> list[Pass]:
     """The passes of a matmul group: one, unless its matrices have more parts than a pass can bind."""
     passes = []
-    for parts in _chunks(_parts(group), target.limits.max_storage_buffers):
+    for parts in _chunks(_parts(group), _others(group, plan), target.limits.max_storage_buffers):
         passes.append(_lower(group, parts, plan, target))
     return passes
 
@@ -56,10 +56,9 @@ def _parts(group: Group) -> list[Part]:
     return parts
 
 
-def _chunks(parts: list[Part], limit: int) -> list[list[Part]]:
-    """Parts that fit one pass together: their weights take what the other buffers leave of the limit."""
-    others: set[object] = {tensor.source for part in parts for tensor in _rest(part)}
-    room = max(1, limit - len(others) - 1)
+def _chunks(parts: list[Part], others: int, limit: int) -> list[list[Part]]:
+    """Parts that fit one pass together: their weights take what the `others` buffers leave of the limit."""
+    room = max(1, limit - others)
     chunks: list[list[Part]] = []
     bound: set[object] = set()
     for part in parts:
@@ -71,11 +70,21 @@ def _chunks(parts: list[Part], limit: int) -> list[list[Part]]:
     return chunks
 
 
-def _rest(part: Part) -> list[Tensor]:
-    tensors = [part.op.x]
-    for op in part.after:
-        tensors += [tensor for tensor in op.operands().values() if isinstance(tensor.source, Buffer)]
-    return tensors
+def _others(group: Group, plan: Plan) -> int:
+    """How many buffers a group touches besides its matrices.
+
+    Inputs, results that stay, what maps read and write.
+    """
+    inside = set(group.ops)
+    touched: set[object] = {plan.places[op].slot for op in group.ops if op in plan.places}
+    for op in group.ops:
+        tensors = [op.x] if isinstance(op, Matmul) else op.operands().values()
+        for tensor in tensors:
+            if isinstance(tensor.source, Buffer):
+                touched.add(tensor.source)
+            elif tensor.source not in inside:
+                touched.add(plan.places[tensor.source].slot)
+    return len(touched)
 
 
 def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> Pass:
@@ -138,7 +147,8 @@ def _readers(writer: Writer, parts: Sequence[Part]) -> list[str]:
     return [_COLUMNS_ONLY, *readers] if ragged else readers
 
 
-_COLUMNS_ONLY = """// A row of the input may end inside a block of weights: what lies behind it belongs to others.
+_COLUMNS_ONLY = """\
+// A row of the input may end inside a block of weights: what lies behind it belongs to others.
 fn columns_only(part: u32, lane: u32, value: vec4<f32>) -> vec4<f32> {
     let inside = lane * 4u + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(here.at[part * 3u].w);
     return select(vec4<f32>(0.0), value, inside);
@@ -146,7 +156,10 @@ fn columns_only(part: u32, lane: u32, value: vec4<f32>) -> vec4<f32> {
 
 
 def _switch(head: str, cases: Sequence[str], before: Sequence[str] = ()) -> str:
-    """A function with one statement a part; parts with the same statement share it. `before`: its first lines."""
+    """A function with one statement a part; parts with the same statement share it.
+
+    `before`: its first lines.
+    """
     if len(set(cases)) == 1:
         text = cases[0].replace("\n            ", "\n    ")
         return "\n".join([f"{head} {{", *before, f"    {text}", "}"])
@@ -170,7 +183,8 @@ def _part_of(count: int) -> str:
 def _finish(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement, ...]]:
     """The function that maps and stores four rows of one token's result, and its statements.
 
-    Parts followed by the same operations share a case: what differs between them is in their rows of the table.
+    Parts followed by the same operations share a case: what differs between them is in their rows of the
+    table.
     """
     cases, statements = [], []
     for index, part in enumerate(parts):

@@ -120,7 +120,8 @@ class _Lanes:
 def _state(writer: Writer, op: Wkv7) -> dict[str, object]:
     """Where the state is: offset, elements from slot to slot and from row to row."""
     view = op.state.view
-    row = writer.row_of(Amount(view.offset), Amount(view.strides[0]), Amount(view.strides[1]), Amount())
+    steps = Amount(view.strides[0]), Amount(view.strides[1])
+    row = writer.row_of("state", Amount(view.offset), *steps, Amount())
     return {"state": row}
 
 
@@ -128,7 +129,8 @@ def _readers(writer: Writer, op: Wkv7) -> list[str]:
     """The functions that read a slot's first token and a token's cursor."""
     texts = []
     for name, tensor, kind in (("starts", op.starts, "u32"), ("cursor", op.cursors, "vec4<u32>")):
-        at = writer.row_of(Amount(tensor.view.offset), Amount(tensor.view.strides[0]), Amount(), Amount())
+        step = Amount(tensor.view.strides[0])
+        at = writer.row_of(tensor.view, Amount(tensor.view.offset), step, Amount(), Amount())
         texts.append(_reader(f"load_{name}", _buffer_name(writer, tensor), at, kind))
     return texts
 

@@ -36,7 +36,10 @@ class Amount:
 
 @dataclass(frozen=True)
 class Grid:
-    """How many workgroups a kernel takes: ceil(items / per_group) in x and y together, ceil(deep / per_deep) in z."""
+    """How many workgroups a kernel takes.
+
+    ceil(items / per_group) in x and y together, ceil(deep / per_deep) in z.
+    """
 
     items: Amount
     per_group: int = 1
@@ -114,4 +117,5 @@ class Program:
         each = [len(self.passes_of(layer)) for layer in layers]
         most = f", at most {max(each)} a layer" if each else ""
         kernels = len(list(self.sources()))
-        return f"Program({len(self.passes)} passes{most}, {kernels} shaders, {len(self.plan.slots)} scratch slots)"
+        slots = len(self.plan.slots)
+        return f"Program({len(self.passes)} passes{most}, {kernels} shaders, {slots} scratch slots)"

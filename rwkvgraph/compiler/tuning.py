@@ -12,8 +12,8 @@ from rwkvgraph_codegen import Shape
 class Tuning:
     """Numbers that kernels are built with.
 
-    row_threads: threads that reduce a row, a power of two. matmul: kernels by growing number of tokens, the last
-    for any. weights_in_textures: whether matrices are read from textures instead of buffers.
+    row_threads: threads that reduce a row, a power of two. matmul: kernels by growing number of tokens, the
+    last for any. weights_in_textures: whether matrices are read from textures instead of buffers.
     """
 
     row_threads: int
@@ -30,8 +30,9 @@ def tuning_for(target: Target) -> Tuning:
     return GPU if target.subgroups else GPU_WITHOUT_SUBGROUPS
 
 
-# llvmpipe (2 cores, AVX2), multiply-adds a second: a load from a buffer is a loop over the lanes, one from a texture
-# is not, so textures give 2.7 G for one token where buffers give 0.6 G, and 14 G for many where buffers give 6 G.
+# llvmpipe (2 cores, AVX2), multiply-adds a second: a load from a buffer is a loop over the lanes, one from
+# a texture is not, so textures give 2.7 G for one token where buffers give 0.6 G, and 14 G for many where
+# buffers give 6 G.
 CPU = Tuning(
     8,
     (
@@ -44,8 +45,8 @@ CPU_NARROW = Tuning(
     8, (Shape("split", 32, 4, 1, max_tokens=7), Shape("tile", 64, 4, 4, unroll=2)), weights_in_textures=True
 )
 
-# One NVIDIA H200, f16 weights: one token at 1.2, 2.6, 3.1, 1.8, 4.4 TB/s for 2048x2048, 6432x2048, 8192x2048, 2048x8192,
-# 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6); tiles at 26 TFLOP/s for 1024 tokens.
+# One NVIDIA H200, f16 weights: one token at 1.2, 2.6, 3.1, 1.8, 4.4 TB/s for 2048x2048, 6432x2048, 8192x2048,
+# 2048x8192, 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6); tiles at 26 TFLOP/s for 1024 tokens.
 GPU = Tuning(
     256,
     (

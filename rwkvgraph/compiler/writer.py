@@ -39,7 +39,7 @@ class Writer:
         self.table: list[TableRow] = [_ROW_OF_ZEROS] * reserved
         self.buffers: list[Buffer | Slot] = []
         self.stored = _stored(group, places)
-        self._reserved = reserved
+        self._rows: dict[object, int] = {}
         self._base: int | None = None
         self._places = places
         self._ops = group.ops
@@ -74,14 +74,16 @@ class Writer:
         """Every binding, in order."""
         return tuple(self.binding(buffer) for buffer in self.buffers)
 
-    def row_of(self, *amounts: Amount) -> int:
-        """The place in the uniform's table of a row with these four numbers."""
-        row: TableRow = (amounts[0], amounts[1], amounts[2], amounts[3])
-        for index in range(self._reserved, len(self.table)):
-            if self.table[index] == row:
-                return index
-        self.table.append(row)
-        return len(self.table) - 1
+    def row_of(self, key: object, *amounts: Amount) -> int:
+        """The place in the uniform's table of a row with these four numbers.
+
+        Made when first asked for by `key`. By key, not by value: numbers that happen to agree in one layer
+        must not change its text.
+        """
+        if key not in self._rows:
+            self._rows[key] = len(self.table)
+            self.table.append((amounts[0], amounts[1], amounts[2], amounts[3]))
+        return self._rows[key]
 
     def place(
         self, tensor: Tensor, op: TensorOp, name: str, domain: Domain | None = None
@@ -89,7 +91,11 @@ class Writer:
         """(binding, place in the table, whether one element serves a whole row) of an operand."""
         strides = strides_of(tensor, op, name, domain or self.domain)
         binding, row = self.locate(tensor, strides)
-        return binding, self.spot(self.row_of(*row)), strides.inner == 0
+        return (
+            binding,
+            self.spot(self.row_of((tensor.source, tensor.view, strides), *row)),
+            strides.inner == 0,
+        )
 
     def locate(self, tensor: Tensor, strides: Strides) -> tuple[Binding, TableRow]:
         """The binding of a tensor, and the table's row for reaching it by these strides."""
@@ -132,7 +138,7 @@ class Writer:
         for start in range(0, len(values), 4):
             four = [_float_word(value) for value in values[start : start + 4]]
             four += [Amount()] * (4 - len(four))
-            row = self.row_of(*four)
+            row = self.row_of((op, start), *four)
             words += [number(self.spot(row), index) for index in range(len(values[start : start + 4]))]
         return tuple(words)
 
@@ -141,7 +147,8 @@ class Writer:
 
         So the parts of a kernel that differ only in places have equal text, and share it. Gives the row.
         """
-        self._reserved = self._base = len(self.table)
+        self._base = len(self.table)
+        self._rows.clear()
         return self._base
 
     def spot(self, row: int) -> str:
@@ -203,7 +210,8 @@ class Scope:
     def store(self, op: TensorOp, domain: Domain | None = None) -> None:
         """Write what an operation leaves behind: its result, where others read it, and what it updates.
 
-        domain: of the scope from here on, where it is not the kernel's: a pass may hold matmuls of several widths.
+        domain: of the scope from here on, where it is not the kernel's: a pass may hold matmuls of several
+        widths.
         """
         self._domain = domain or self._domain
         if op in self._writer.stored:
@@ -271,12 +279,15 @@ class Scope:
         assert isinstance(tensor.source, Buffer), "operations make f32"
         binding = self._writer.binding(tensor.source)
         step = tensor.view.strides[0] if tensor.view.strides else 0
-        at = self._writer.row_of(Amount(tensor.view.offset), Amount(step), Amount(), Amount())
+        at = self._writer.row_of(tensor.view, Amount(tensor.view.offset), Amount(step), Amount(), Amount())
         mode = "words" if _word_type(tensor) != "u32" else "word"
         return self._load(binding, mode, self._writer.spot(at), row)
 
     def _row(self, op: TensorOp, name: str, expression: str, row: str, returns: str = "u32") -> str:
-        """A variable with a row expression's (or guard's) value, over i0, the u32 operands and the parameters."""
+        """A variable with a row expression's (or guard's) value.
+
+        The expression is over i0, the u32 operands and the parameters.
+        """
         parameters, arguments = self._words(op, row)
         if not parameters:
             parameters, arguments = [("i0", "u32")], [row]

@@ -1,4 +1,7 @@
-"""Where a buffer's contents live on a device: in a GPU buffer, or in a texture where those are read faster."""
+"""Where a buffer's contents live on a device.
+
+In a GPU buffer, or in a texture where those are read faster.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,10 @@ class DeviceMemory:
 
 
 class TextureMemory:
-    """Weights in a texture of 16-byte texels (8 f16, or 4 f32), `TEXTURE_WIDTH` a row, in the order of a buffer."""
+    """Weights in a texture of 16-byte texels (8 f16, or 4 f32).
+
+    `TEXTURE_WIDTH` texels a row, in the order of a buffer.
+    """
 
     def __init__(self, context: Context, buffer: Buffer) -> None:
         rows, _ = split_rows(buffer.shape)

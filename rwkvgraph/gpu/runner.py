@@ -1,4 +1,7 @@
-"""Running a program on a device: bind once for a state, encode every run, read back only what is asked for."""
+"""Running a program on a device.
+
+Bind once for a state, encode every run, read back only what is asked for.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,9 @@ class Step:
 
 
 class Runner:
-    """A program on a device. Scratch, inputs and outputs grow to the longest run seen; bind groups live as long as
-    the state they bind.
+    """A program on a device.
+
+    Scratch, inputs and outputs grow to the longest run seen; bind groups live as long as the state they bind.
     """
 
     def __init__(self, context: Context, program: Program, resident: Memories, output: Buffer) -> None:
@@ -64,7 +68,8 @@ class Runner:
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Memories) -> Array | None:
         """Run once; gives the output's rows (O, …), or None without waiting where there are none.
 
-        inputs: for each input buffer its rows. owner: what the bind groups belong to (a State); state: its memory.
+        inputs: for each input buffer its rows. owner: what the bind groups belong to (a State); state: its
+        memory.
         """
         steps = self.steps(sizes, owner, state)
         with faults("running a program"):

@@ -93,7 +93,10 @@ class ArrayReader:
 
 
 def open_model(source: str | Path | Mapping[str, Array] | Reader) -> Reader:
-    """A reader of a path, of a dict of arrays, or the reader itself. Raises LoadError for what cannot be read."""
+    """A reader of a path, of a dict of arrays, or the reader itself.
+
+    Raises LoadError for what cannot be read.
+    """
     if isinstance(source, Mapping):
         return ArrayReader(source)
     if isinstance(source, (str, Path)):

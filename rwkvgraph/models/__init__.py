@@ -19,6 +19,6 @@ def detect(reader: Reader) -> ModuleType:
             return version
     known = ", ".join(version.__name__.rpartition(".")[2].upper() for version in VERSIONS)
     raise LoadError(
-        f"{reader.path} is not a model that can be run: known versions are {known}, recognised by their tensors; "
-        f"it has {len(names)} tensors, such as {', '.join(sorted(names)[:3])}"
+        f"{reader.path} is not a model that can be run: known versions are {known}, recognised by their "
+        f"tensors; it has {len(names)} tensors, such as {', '.join(sorted(names)[:3])}"
     )

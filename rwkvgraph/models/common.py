@@ -59,7 +59,10 @@ def matrix_shape(reader: Reader, name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Upload:
-    """Where rows of a file's tensor go: rows `start` to `stop` of `name`, from element `offset` of a buffer on."""
+    """Where rows of a file's tensor go.
+
+    Rows `start` to `stop` of `name`, from element `offset` of a buffer on.
+    """
 
     buffer: Buffer
     offset: int
@@ -93,9 +96,10 @@ class LowRank:
 
 
 class Arena:
-    """Lays a model's weights out in few buffers, so that a pass binds few: vectors in one, matrices in one a layer.
+    """Lays a model's weights out in few buffers, so that a pass binds few.
 
-    limit: the most bytes a buffer may have. Matrices beyond it are split by rows. textures: keep matrices in those.
+    Vectors in one, matrices in one a layer. limit: the most bytes a buffer may have. Matrices beyond it are
+    split by rows. textures: keep matrices in those.
     """
 
     def __init__(self, reader: Reader, limit: int, textures: bool = False) -> None:
@@ -173,15 +177,18 @@ def _dense(shape: tuple[int, ...], offset: int) -> View:
 
 
 BATCH_WORDS = 8
-"""u32 words of the batch buffer for each token: cursor (4), token id, row of an output, start of a slot, nothing."""
+"""u32 words of the batch buffer for each token.
+
+Cursor (4), token id, row of an output, start of a slot, nothing.
+"""
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What a run is given: one u32 buffer (T, 8), and the tensors in it.
 
-    cursors (T, 4): slot, its first stacked token, its tokens in this run, 0. tokens (T,). rows (O,): the stacked
-    tokens whose logits are wanted. starts (N,): the first stacked token of each slot that has tokens.
+    cursors (T, 4): slot, its first stacked token, its tokens in this run, 0. tokens (T,). rows (O,): the
+    stacked tokens whose logits are wanted. starts (N,): the first stacked token of each slot that has tokens.
     """
 
     batch: Buffer
@@ -203,9 +210,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class LayerState:
-    """The state of a layer, all slots: att_x (B, C), wkv (B, S, C) with row key j, column h * S + value, ffn_x (B, C).
+    """The state of a layer, all slots.
 
-    att_x and ffn_x are the normalised input of the block for the slot's last token.
+    att_x (B, C), wkv (B, S, C) with row key j, column h * S + value, ffn_x (B, C). att_x and ffn_x are the
+    normalised input of the block for the slot's last token.
     """
 
     att_x: Buffer

@@ -1,4 +1,7 @@
-"""Hook sites of RWKV-7, in order of execution, with the names of web-rwkv. Each says which frame slots are new there."""
+"""Hook sites of RWKV-7, in order of execution, with the names of web-rwkv.
+
+Each says which frame slots are new there.
+"""
 
 from rwkvgraph.hook import Hook, LayerHook
 

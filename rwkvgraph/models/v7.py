@@ -32,7 +32,10 @@ from rwkvgraph.view import T
 
 
 class Frame(BaseFrame):
-    """The values of RWKV-7 at a hook site. Slots of a layer are unset when the next one begins, but for x, att_v0."""
+    """The values of RWKV-7 at a hook site.
+
+    Slots of a layer are unset when the next one begins, but for x, att_v0.
+    """
 
     cursors = Slot("T", "4", note="u32: slot, its first stacked token, its tokens in this run, 0")
     input = Slot("T", "C", note="embedding rows")

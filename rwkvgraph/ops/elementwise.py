@@ -113,7 +113,10 @@ class Sigmoid(Map):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Tanh(Map):
-    """tanh x. The argument is clamped to ±15, where float32 tanh is ±1, as some drivers give NaN beyond 42."""
+    """tanh x, elementwise.
+
+    The argument is clamped to ±15, where float32 tanh is ±1, as some drivers give NaN beyond 42.
+    """
 
     x: Tensor
 
@@ -161,7 +164,10 @@ class Exp(Map):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Decay(Map):
-    """exp(-0.606531 * sigmoid(x)), between 0.545 and 1: what RWKV-7's state keeps per token (web-rwkv, time_mix_v7)."""
+    """exp(-0.606531 * sigmoid(x)), between 0.545 and 1: what RWKV-7's state keeps per token.
+
+    Source: web-rwkv, time_mix_v7.
+    """
 
     x: Tensor
     rate: float = DECAY
@@ -174,7 +180,10 @@ class Decay(Map):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScaleKey(Map):
-    """k * (1 + (a - 1) * amount): RWKV-7 scales the key by its in-context learning rate a. amount (C,) is `k_a`."""
+    """k * (1 + (a - 1) * amount): RWKV-7 scales the key by its in-context learning rate a.
+
+    amount (C,) is `k_a`.
+    """
 
     k: Tensor
     a: Tensor

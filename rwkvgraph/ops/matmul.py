@@ -1,4 +1,7 @@
-"""The matrix product. One op; which of its kernels runs is chosen by the number of rows when a batch is bound."""
+"""The matrix product, one op.
+
+Which of its kernels runs is chosen by the number of rows when a batch is bound.
+"""
 
 from __future__ import annotations
 

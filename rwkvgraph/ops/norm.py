@@ -56,7 +56,10 @@ class L2Norm(Row):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Bonus(Row):
-    """(Σ r * k * u) * v over the last axis: RWKV-7's term for the current token. r k v (T, H, S), u (H, S)."""
+    """(Σ r * k * u) * v over the last axis: RWKV-7's term for the current token.
+
+    r k v (T, H, S), u (H, S).
+    """
 
     r: Tensor
     k: Tensor

@@ -16,7 +16,7 @@ from rwkvgraph.view import Shape
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PreviousToken(Map):
-    """For each token the row of the one before it: x[t - 1], or the slot's state for the first token of a slot.
+    """For each token the row of the one before it: x[t - 1], or the slot's state for its first token.
 
     x (T, C), state (B, C), cursors (T, 4).
     """
@@ -40,7 +40,10 @@ class PreviousToken(Map):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class KeepLast(Map):
-    """Writes the row of each slot's last token to the slot's state: x (T, C), cursors (T, 4), state (B, C)."""
+    """Writes the row of each slot's last token to the slot's state.
+
+    x (T, C), cursors (T, 4), state (B, C).
+    """
 
     cursors: Tensor
     x: Tensor

@@ -17,8 +17,8 @@ class Wkv7(TensorOp):
 
     Per head, with M[j, i] the state of key j and value i (web-rwkv, time_mix_v7; RWKV-7 paper, eq. 17):
     sa_i = -Σ_j M[j, i] kk_j;  M[j, i] = w_j M[j, i] + k_j v_i + sa_i kk_j a_j;  y_i = Σ_j r_j M[j, i].
-    starts (N,) the first stacked token of each slot with tokens; cursors (T, 4); r w k v kk a (T, H, S), w the decay
-    itself; state (B, S, C) with row j, column h * S + i; y (T, H, S).
+    starts (N,) the first stacked token of each slot with tokens; cursors (T, 4); r w k v kk a (T, H, S), w
+    the decay itself; state (B, S, C) with row j, column h * S + i; y (T, H, S).
     """
 
     starts: Tensor

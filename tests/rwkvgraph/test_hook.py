@@ -12,10 +12,10 @@ from rwkvgraph import ops, v7
 from rwkvgraph.errors import HookError, ShapeError
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hooks
-from rwkvgraph.splice import splice
 from rwkvgraph.model import Model
 from rwkvgraph.models.sites import V7
 from rwkvgraph.op import Array, Buffer
+from rwkvgraph.splice import splice
 from rwkvgraph.testing import holding
 from tests.rwkvgraph.models.oracle_v7 import Oracle, float32_noise
 from tests.rwkvgraph.models.synthetic import Half, synthetic_v7

@@ -12,10 +12,10 @@ from rwkvgraph import ops
 from rwkvgraph.compiler import Fused, Limits, fuse, simplify
 from rwkvgraph.compiler.fuse import BESIDE, RULES
 from rwkvgraph.graph import Graph
-from rwkvgraph.splice import splice
 from rwkvgraph.interpret import Host, interpret
 from rwkvgraph.model import Model
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, tape
+from rwkvgraph.splice import splice
 from rwkvgraph.testing import buffers_of, matrix
 from rwkvgraph.view import B, N, O, T, View, resolve
 from tests.rwkvgraph.models.synthetic import synthetic_v7

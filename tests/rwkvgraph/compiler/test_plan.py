@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from rwkvgraph import ops
 from rwkvgraph.compiler import Fused, Limits, Plan, fuse, plan, simplify
 from rwkvgraph.graph import Graph
-from rwkvgraph.splice import splice
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, DType, Role, Tensor, TensorOp, tape
+from rwkvgraph.splice import splice
 from rwkvgraph.testing import holding, matrix
 from rwkvgraph.view import O, T, row_width
 from tests.rwkvgraph.models.synthetic import synthetic_v7
