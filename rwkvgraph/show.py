@@ -98,7 +98,7 @@ def _alike(a: list[Line], b: list[Line]) -> bool:
 
 def _without_layer(line: Line) -> str:
     """The line with what differs between layers taken out: numbers of results and slots, its own, offsets."""
-    text = re.sub(r"%\d+", "%", line.text)
-    text = re.sub(r"@\d+", "@", text)
-    text = re.sub(r"\bslot\d+", "slot", text)
-    return text.replace(f".{line.layer}.", ".#.").replace(f"({line.layer})", "(#)")
+    own = line.layer or 0
+    text = re.sub(r"(%|@|\bslot)\d+", r"\1", line.text)
+    text = re.sub(r"\.(\d+)\.", lambda match: f".{int(match[1]) - own:+d}.", text)  # of the layer before: -1
+    return text.replace(f"({line.layer})", "(#)")

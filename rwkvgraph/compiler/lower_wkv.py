@@ -16,6 +16,11 @@ from rwkvgraph.ops.wkv7 import Wkv7
 from rwkvgraph.view import LANES
 from rwkvgraph_codegen import Call, Head, Parts, Source, Statement, assemble, block, fill, head_text
 
+MOST_THREADS = 256
+"""Threads of a head's workgroup: what every WebGPU device allows."""
+MOST_ROWS = 32
+"""Rows of a head that a thread holds on a software adapter: llvmpipe's compile time grows faster than their number."""
+
 OPERANDS = ("r", "w", "k", "v", "kk", "a")
 
 
@@ -57,10 +62,11 @@ def _head(domain: Domain, target: Target) -> Head:
     size, columns = domain.inner, domain.inner // domain.lanes
     if target.lanes == 8 and domain.lanes == LANES and size in (32, 64):
         return Head(size, LANES, 1, True, is_subgroup=True)
-    wanted = (1,) if target.kind == "cpu" else (4, 2, 1)
-    shares = next(
-        shares for shares in wanted if shares == 1 or (size % shares == 0 and columns * shares <= 256)
-    )
+    possible = [n for n in (1, 2, 4, 8) if size % n == 0 and (n == 1 or columns * n <= MOST_THREADS)]
+    if target.kind == "cpu":
+        shares = next((n for n in possible if size // n <= MOST_ROWS), possible[-1])
+    else:
+        shares = max(n for n in possible if n <= 4)
     return Head(size, domain.lanes, shares, target.subgroups)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rwkvgraph.errors import CompileError, DeviceError
+from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
@@ -65,7 +65,7 @@ def check(model: Model, prompts: list[list[int]], expected: list[Expected]) -> N
         replace(answer, logits_noise=expected[0].logits_noise).check_logits(logits[slot][-1])
 
 
-@pytest.mark.parametrize("bindings", [32, 8])
+@pytest.mark.parametrize("bindings", [8])
 def test_tables_in_parts_give_the_same_answers(
     limited: Open,
     tensors: dict[str, Array],
@@ -79,13 +79,7 @@ def test_tables_in_parts_give_the_same_answers(
     check(model, prompts, expected)
 
 
-TOO_MANY = pytest.mark.xfail(
-    raises=CompileError,
-    reason="a pass leaves no room for what the maps after a matmul in parts read and write: 9 buffers",
-)
-
-
-@pytest.mark.parametrize("bindings", [32, pytest.param(8, marks=TOO_MANY)])
+@pytest.mark.parametrize("bindings", [32, 8])
 def test_matrices_in_parts_give_the_same_answers(
     limited: Open,
     tensors: dict[str, Array],
@@ -104,7 +98,7 @@ def head_parts(model: Model) -> int:
     return max(len(op.w.parts) for op in model.graph.ops if isinstance(op, Matmul))
 
 
-@pytest.mark.parametrize("bindings", [8, 10])
+@pytest.mark.parametrize("bindings", [8])
 def test_few_bindings_give_the_same_answers(
     limited: Open,
     tensors: dict[str, Array],

@@ -290,6 +290,4 @@ def test_fusing_a_model_keeps_its_meaning_to_the_bit(tiny: Model, cuts: list[int
 
 def test_a_layer_takes_at_most_twelve_passes_within_webgpu_defaults(tiny: Model) -> None:
     fused = fuse(simplify(splice(tiny.graph)).graph, LIMITS)
-    assert (
-        max(len(fused.passes_of(layer)) for layer in range(3)) <= 8
-    )  # web-rwkv takes 44; 12 is what was asked for
+    assert max(len(fused.passes_of(layer)) for layer in range(3)) <= 12  # web-rwkv takes 44

@@ -167,7 +167,14 @@ def test_a_story_may_be_cut_anywhere(
     print(f"chunk {chunk}, {slots} slots: {max(times):.2f} times the float32 noise")
 
 
-@pytest.mark.parametrize("options", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize(
+    "options",
+    # llvmpipe takes half a minute and more to compile the recurrence of a wide head.
+    [
+        pytest.param(options, id=name, marks=[pytest.mark.slow] if options.get("head_size", 64) > 64 else [])
+        for name, options in SIZES.items()
+    ],
+)
 def test_a_model_of_any_size_gives_what_the_oracle_gives(device: Device, options: dict[str, Any]) -> None:
     tensors = synthetic_v7(**options)
     model = Model.load(tensors, device)
