@@ -114,7 +114,7 @@ def encoding(runner: Runner, state: rg.State) -> float:
     """Seconds that recording one pass takes, without running it."""
     count = len(runner.program.passes)
     steps = runner.steps({T: 1, O: 1, N: 1, B: 1}, state, state.memory)
-    return steady(lambda: [runner.encode(steps).finish() for _ in range(20)]) / 20 / count
+    return steady(lambda: [runner.encode(steps, 0, count).finish() for _ in range(20)]) / 20 / count
 
 
 def main() -> None:

@@ -8,20 +8,38 @@ import contextlib
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 import wgpu
 from numpy.typing import NDArray
-from wgpu.classes import GPUAdapter, GPUBuffer, GPUCommandBuffer, GPUDevice, GPUError
+from wgpu.classes import (
+    GPUAdapter,
+    GPUBindGroup,
+    GPUBuffer,
+    GPUCommandBuffer,
+    GPUComputePassEncoder,
+    GPUComputePipeline,
+    GPUDevice,
+    GPUError,
+)
 
 from rwkvgraph.errors import DeviceError
 
 Bytes = NDArray[np.uint8]
 
 # Checked before the library is trusted: header and binary ship together, but a later wgpu-py may move them.
-NEEDED = ("wgpuQueueSubmitForIndex", "wgpuDevicePoll", "wgpuBufferMapAsync", "wgpuBufferGetConstMappedRange")
+NEEDED = (
+    "wgpuComputePassEncoderSetPipeline",
+    "wgpuComputePassEncoderSetBindGroup",
+    "wgpuComputePassEncoderDispatchWorkgroups",
+    "wgpuQueueSubmitForIndex",
+    "wgpuDevicePoll",
+    "wgpuBufferMapAsync",
+    "wgpuBufferGetConstMappedRange",
+)
 
 
 def backend() -> ModuleType | None:
@@ -35,8 +53,24 @@ def backend() -> ModuleType | None:
     return _api if all(hasattr(_api.libf, name) for name in NEEDED) else None
 
 
+@dataclass(frozen=True)
+class Step:
+    """One dispatch: a pipeline, what it binds at group 0 with one dynamic offset (bytes), workgroups in x, y, z."""
+
+    pipeline: GPUComputePipeline
+    group: GPUBindGroup
+    offset: int
+    grid: tuple[int, int, int]
+
+
 class Driver(Protocol):
     """How to hand work to one device and get bytes back."""
+
+    def prepare(self, steps: Sequence[Step]) -> Any:
+        """The dispatches in the form that `record` takes; to be made once, and recorded again and again."""
+
+    def record(self, encoder: GPUComputePassEncoder, prepared: Any, start: int, stop: int) -> None:
+        """Record prepared dispatches `start` to `stop` into an open compute pass."""
 
     def check_alive(self) -> None:
         """Raise wgpu's GPUError if the device is known to be lost."""
@@ -62,6 +96,15 @@ class Plain:
         self.device = device
         usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
         self.fence = device.create_buffer(label="fence", size=8, usage=usage)
+
+    def prepare(self, steps: Sequence[Step]) -> Any:
+        return list(steps)
+
+    def record(self, encoder: GPUComputePassEncoder, prepared: Any, start: int, stop: int) -> None:
+        for step in prepared[start:stop]:
+            encoder.set_pipeline(step.pipeline)
+            encoder.set_bind_group(0, step.group, [step.offset])
+            encoder.dispatch_workgroups(*step.grid)
 
     def check_alive(self) -> None:
         self.device.create_command_encoder().finish()
@@ -100,6 +143,7 @@ class Direct:
         self.buffer_descriptor = self.ffi.new("WGPUCommandBufferDescriptor *")
         # Parsed here, not on first use: Ctrl-C while cffi 2.1 parses a type leaves its lock taken for good.
         self.list_type = self.ffi.typeof("WGPUCommandBuffer[]")
+        self.offset_type = self.ffi.typeof("uint32_t[]")
         self.index_type = self.ffi.typeof("WGPUSubmissionIndex *")
         self.info_type = self.ffi.typeof("WGPUBufferMapCallbackInfo *")
         signature = "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)"
@@ -107,6 +151,32 @@ class Direct:
         self.interrupted: BaseException | None = None
         # A C buffer and the thread that maps it, with the handle of its statuses, which must outlive the map.
         self.mapping: dict[object, tuple[int, object]] = {}
+
+    def prepare(self, steps: Sequence[Step]) -> Any:
+        """C handles. The steps stay beside them, as the handles do not keep what they name."""
+        handles: list[Any] = list(steps)
+        rows = [
+            (
+                item.pipeline._internal,
+                item.group._internal,
+                self.ffi.new(self.offset_type, [item.offset]),
+                *item.grid,
+            )
+            for item in handles
+        ]
+        return rows, handles
+
+    def record(self, encoder: GPUComputePassEncoder, prepared: Any, start: int, stop: int) -> None:
+        """Errors of a call surface when the commands are finished (8 µs a pass through wgpu-py, 2 here)."""
+        handle: Any = encoder
+        handle = handle._internal
+        set_pipeline = self.lib.wgpuComputePassEncoderSetPipeline
+        set_group = self.lib.wgpuComputePassEncoderSetBindGroup
+        dispatch = self.lib.wgpuComputePassEncoderDispatchWorkgroups
+        for pipeline, group, offset, x, y, z in prepared[0][start:stop]:
+            set_pipeline(handle, pipeline)
+            set_group(handle, 0, group, 1, offset)
+            dispatch(handle, x, y, z)
 
     def _note_status(self, status: int, message: object, statuses: object, unused: object) -> None:
         self.ffi.from_handle(statuses).append(status)

@@ -11,13 +11,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder, GPUComputePipeline
+from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import Pass, Program, Variant
 from rwkvgraph.gpu.context import Access, Context, Kernel, Signature
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.gpu.memory import DeviceMemory, Memories, memory_for, whole
+from rwkvgraph.gpu.native import Step
 from rwkvgraph.gpu.transfer import Readback
 from rwkvgraph.op import Array, Buffer, Role
 from rwkvgraph.view import B, Dim, O, Sizes, T, resolve, round_up, row_width
@@ -27,14 +28,16 @@ ELEMENT = 4
 """Bytes of an activation."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One dispatch, ready to encode."""
+AHEAD = 48
+"""Passes in a submission. The device starts with the first ones while the others are still being recorded."""
 
-    pipeline: GPUComputePipeline
-    group: GPUBindGroup
-    offset: int
-    grid: tuple[int, int, int]
+
+@dataclass(frozen=True)
+class Prepared:
+    """The dispatches of a run of some sizes, ready to record."""
+
+    steps: list[Step]
+    handles: Any
 
 
 class Runner:
@@ -56,7 +59,7 @@ class Runner:
         self._capacity: dict[Dim, int] = {}
         self._shared: dict[Buffer | Slot, GPUBuffer] = {}
         self._groups: WeakKeyDictionary[Any, dict[Any, GPUBindGroup]] = WeakKeyDictionary()
-        self._steps: WeakKeyDictionary[Any, dict[Any, list[Step]]] = WeakKeyDictionary()
+        self._steps: WeakKeyDictionary[Any, dict[Any, Prepared]] = WeakKeyDictionary()
         self._readback: Readback | None = None
         self._ticket: int | None = None
 
@@ -75,27 +78,31 @@ class Runner:
         with faults("running a program"):
             for buffer, rows in inputs.items():
                 self.context.queue.write_buffer(self._shared[buffer], 0, np.ascontiguousarray(rows))
-            encoder = self.encode(steps)
             rows_out = resolve(self.output.shape[0], sizes)
             nbytes = rows_out * row_width(self.output.shape) * ELEMENT
-            if nbytes:
-                readback = self._staging(nbytes)
-                readback.record(encoder, self._shared[self.output], 0, nbytes)
-            before, self._ticket = self._ticket, self.context.submit([encoder.finish()])
-        if nbytes:
+            readback = self._staging(nbytes) if nbytes else None
+            before, self._ticket = self._ticket, self.submit(steps, readback, nbytes)
+        if readback is not None:
             return self._rows(readback.read(self._ticket, nbytes), rows_out)
         if before is not None:
             self.context.wait(before)  # at most two runs are in flight, so staging memory stays bounded
         return None
 
-    def encode(self, steps: Sequence[Step]) -> GPUCommandEncoder:
-        """A command encoder with the dispatches recorded, all in one compute pass."""
+    def submit(self, prepared: Prepared, readback: Readback | None = None, nbytes: int = 0) -> int:
+        """Record and submit the dispatches, and the copy of the output's first bytes; gives the last ticket."""
+        ticket = 0
+        for start in range(0, max(1, len(prepared.steps)), AHEAD):
+            encoder = self.encode(prepared, start, start + AHEAD)
+            if readback is not None and start + AHEAD >= len(prepared.steps):
+                readback.record(encoder, self._shared[self.output], 0, nbytes)
+            ticket = self.context.submit([encoder.finish()])
+        return ticket
+
+    def encode(self, prepared: Prepared, start: int, stop: int) -> GPUCommandEncoder:
+        """A command encoder with dispatches `start` to `stop` recorded, all in one compute pass."""
         encoder = self.context.device.create_command_encoder()
         record = encoder.begin_compute_pass()
-        for step in steps:
-            record.set_pipeline(step.pipeline)
-            record.set_bind_group(0, step.group, [step.offset])
-            record.dispatch_workgroups(*step.grid)
+        self.context.driver.record(record, prepared.handles, start, stop)
         record.end()
         return encoder
 
@@ -110,7 +117,7 @@ class Runner:
             self._readback = Readback(self.context, nbytes)
         return self._readback
 
-    def steps(self, sizes: Sizes, owner: Any, state: Memories) -> list[Step]:
+    def steps(self, sizes: Sizes, owner: Any, state: Memories) -> Prepared:
         """The dispatches of a run of these sizes; kept, with their bind groups, for the next run like it."""
         self._grow(sizes)
         key = tuple(sorted((dim.name, size) for dim, size in sizes.items()))
@@ -119,9 +126,9 @@ class Runner:
         if key not in kept:
             if len(kept) >= 16:
                 kept.clear()
-            kept[key] = [
-                step for at in range(len(self.program.passes)) for step in self._step(at, sizes, owner, state)
-            ]
+            count = len(self.program.passes)
+            steps = [step for at in range(count) for step in self._step(at, sizes, owner, state)]
+            kept[key] = Prepared(steps, self.context.driver.prepare(steps))
         return kept[key]
 
     def _step(self, index: int, sizes: Sizes, owner: Any, state: Memories) -> list[Step]:
