@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rwkvgraph.errors import ShapeError
-from rwkvgraph.op import Array, Buffer, DType, Tensor, TensorOp
+from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, TensorOp
 from rwkvgraph.view import Dim, Shape, Sizes, View, resolve, row_width, split_rows
 
 
@@ -18,6 +18,7 @@ class HostMemory:
     def __init__(self, shape: Shape, dtype: DType, sizes: Sizes) -> None:
         rows = resolve(split_rows(shape)[0], sizes)
         self.flat = np.zeros(rows * row_width(shape), dtype.numpy)
+        self.owner: Any = None
         self._view = View.whole(shape)
         self._sizes = sizes
 
@@ -55,7 +56,11 @@ class Host:
         if buffer not in self._memories:
             if any(isinstance(size, Dim) for size in buffer.shape):
                 raise ShapeError(f"buffer {buffer} has no memory; place it before running the graph")
-            buffer.attach(self.place(buffer, {}))
+            memory = self.place(buffer, {})
+            memory.owner = self
+            buffer.attach(memory)
+        if buffer.role is Role.USER:
+            buffer.used(self._memories[buffer])
         return self._memories[buffer].flat
 
 

@@ -47,7 +47,12 @@ class Role(Enum):
 
 
 class Memory(Protocol):
-    """Where the contents of a buffer live once a device (or numpy) holds it."""
+    """Where the contents of a buffer live once a device (or numpy) holds it.
+
+    owner: the device's Context, or the numpy Host.
+    """
+
+    owner: Any
 
     def read(self) -> Array:
         """The contents, in the buffer's shape."""
@@ -91,10 +96,20 @@ class Buffer:
     def __getitem__(self, key: object) -> Tensor:
         return self.tensor[key]
 
+    def memory_of(self, owner: object) -> Memory | None:
+        """The memory that a device (or numpy) holds for the buffer, if it does."""
+        return next((memory for memory in self._memories if memory.owner is owner), None)
+
     def attach(self, memory: Memory) -> None:
-        """Tell the buffer where its contents now live; a runner calls this when it first binds the buffer."""
+        """Tell the buffer where its contents now live; whoever binds the buffer first calls this."""
         memory.write(self.read())
         self._memories.append(memory)
+
+    def used(self, memory: Memory) -> None:
+        """Tell the buffer that a run may have written this memory of it: it is the one to read."""
+        if self._memories[-1] is not memory:
+            self._memories.remove(memory)
+            self._memories.append(memory)
 
     def read(self) -> Array:
         """A copy of the contents: those of the device that ran last, or what was written."""

@@ -31,7 +31,7 @@ class DeviceMemory:
         rows, inner = split_rows(buffer.shape)
         self.rows = resolve(rows, sizes)
         self.width = row_width(buffer.shape)
-        self._context = context
+        self.owner = context
         self._buffer = buffer
         self._inner = inner
         self.gpu = context.buffer(self.rows * self.width * buffer.dtype.bytes, buffer.name)
@@ -43,7 +43,7 @@ class DeviceMemory:
 
     def fill(self, start: int, values: Array) -> None:
         """Write elements as they lie in memory, from element `start` on."""
-        upload(self._context, self.gpu, start * self._buffer.dtype.bytes, np.ascontiguousarray(values))
+        upload(self.owner, self.gpu, start * self._buffer.dtype.bytes, np.ascontiguousarray(values))
 
     def read(self) -> Array:
         """The contents, in the buffer's shape."""
@@ -57,9 +57,7 @@ class DeviceMemory:
         """Rows of the leading axis, each flat: (stop - start, elements of a row)."""
         dtype = self._buffer.dtype
         at, count = start * self.width * dtype.bytes, (stop - start) * self.width * dtype.bytes
-        flat = (
-            download(self._context, self.gpu, at, count).view(dtype.numpy).reshape(stop - start, self.width)
-        )
+        flat = download(self.owner, self.gpu, at, count).view(dtype.numpy).reshape(stop - start, self.width)
         return flat[:, : int(np.prod(self._inner))]
 
     def write_rows(self, start: int, rows: Array) -> None:
@@ -67,7 +65,7 @@ class DeviceMemory:
         dtype = self._buffer.dtype
         padded = np.zeros((len(rows), self.width), dtype.numpy)
         padded[:, : rows.shape[1]] = rows
-        upload(self._context, self.gpu, start * self.width * dtype.bytes, padded)
+        upload(self.owner, self.gpu, start * self.width * dtype.bytes, padded)
 
     def _shape(self, rows: int) -> tuple[int, ...]:
         shape = tuple(size for size in self._buffer.shape if isinstance(size, int))
@@ -82,7 +80,7 @@ class TextureMemory:
 
     def __init__(self, context: Context, buffer: Buffer) -> None:
         rows, _ = split_rows(buffer.shape)
-        self._context = context
+        self.owner = context
         self._buffer = buffer
         texels = -(-resolve(rows, {}) * row_width(buffer.shape) * buffer.dtype.bytes // TEXEL)
         self.height = -(-texels // TEXTURE_WIDTH)
@@ -117,12 +115,12 @@ class TextureMemory:
             count = count // TEXTURE_WIDTH * TEXTURE_WIDTH or count
             self._write(at + done, texels[done : done + count])
             done += count
-        self._context.submit([])  # so that the copies wgpu keeps of what is written can go
+        self.owner.submit([])  # so that the copies wgpu keeps of what is written can go
 
     def _write(self, at: int, texels: Array) -> None:
         width = min(len(texels), TEXTURE_WIDTH)
         with faults(f"writing {self._buffer.name}"):
-            self._context.queue.write_texture(
+            self.owner.queue.write_texture(
                 {"texture": self.gpu, "origin": (at % TEXTURE_WIDTH, at // TEXTURE_WIDTH, 0)},
                 texels,
                 {"bytes_per_row": width * TEXEL, "rows_per_image": -(-len(texels) // width)},

@@ -17,7 +17,7 @@ from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import Pass, Program, Variant
 from rwkvgraph.gpu.context import Access, Context, Kernel, Signature
 from rwkvgraph.gpu.faults import faults
-from rwkvgraph.gpu.memory import DeviceMemory, Memories, memory_for, whole
+from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, Memories, memory_for, whole
 from rwkvgraph.gpu.native import Step
 from rwkvgraph.gpu.transfer import Readback
 from rwkvgraph.op import Array, Buffer, Role
@@ -54,7 +54,8 @@ class Runner:
             T, [slot.width * ELEMENT for slot in program.plan.slots if slot.rows is T]
         )
         self.most_outputs = self._most(O, [row_width(output.shape) * ELEMENT])
-        self._resident = dict(resident)
+        self._resident = resident
+        self._users: dict[Buffer, AnyMemory] = {}
         self._table = _Table(program, context)
         self._capacity: dict[Dim, int] = {}
         self._shared: dict[Buffer | Slot, GPUBuffer] = {}
@@ -82,6 +83,8 @@ class Runner:
             nbytes = rows_out * row_width(self.output.shape) * ELEMENT
             readback = self._staging(nbytes) if nbytes else None
             before, self._ticket = self._ticket, self.submit(steps, readback, nbytes)
+        for buffer, memory in self._users.items():
+            buffer.used(memory)
         if readback is not None:
             return self._rows(readback.read(self._ticket, nbytes), rows_out)
         if before is not None:
@@ -169,10 +172,19 @@ class Runner:
         assert isinstance(buffer, Buffer), "slots are shared"
         if buffer in state:
             return state[buffer].resource
-        if buffer not in self._resident:
-            self._resident[buffer] = memory = memory_for(self.context, buffer)
+        if buffer in self._resident:
+            return self._resident[buffer].resource
+        return self._memory_of_user(buffer).resource
+
+    def _memory_of_user(self, buffer: Buffer) -> AnyMemory:
+        """The memory of a user's buffer on this device, which all programs share."""
+        memory = buffer.memory_of(self.context)
+        if memory is None:
+            memory = memory_for(self.context, buffer)
             buffer.attach(memory)
-        return self._resident[buffer].resource
+        assert isinstance(memory, AnyMemory), "a Context owns the memories that this module makes"
+        self._users[buffer] = memory
+        return memory
 
     def _grow(self, sizes: Sizes) -> None:
         """Make scratch, inputs and outputs large enough; those of an earlier, shorter run go."""

@@ -50,10 +50,10 @@ def frame_sizes(info: ModelInfo) -> dict[str, Size]:
 
 
 def matrix_shape(reader: Reader, name: str) -> tuple[int, int]:
-    """The shape of a tensor with two axes. Raises LoadError for any other."""
+    """The shape of a tensor with two axes, neither of them empty. Raises LoadError for any other."""
     shape = reader.shape(name)
-    if len(shape) != 2:
-        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes")
+    if len(shape) != 2 or 0 in shape:
+        raise LoadError(f"{reader.path}: {name} has shape {shape}; a matrix has two axes, none empty")
     return shape[0], shape[1]
 
 
