@@ -19,7 +19,10 @@ from rwkvgraph_codegen import Call, Head, Parts, Source, Statement, assemble, bl
 MOST_THREADS = 256
 """Threads of a head's workgroup: what every WebGPU device allows."""
 MOST_ROWS = 32
-"""Rows of a head that a thread holds on a software adapter: llvmpipe's compile time grows faster than their number."""
+"""Rows of a head that a thread holds on a software adapter.
+
+llvmpipe's compile time grows faster than their number.
+"""
 
 OPERANDS = ("r", "w", "k", "v", "kk", "a")
 

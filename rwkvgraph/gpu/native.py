@@ -55,7 +55,10 @@ def backend() -> ModuleType | None:
 
 @dataclass(frozen=True)
 class Step:
-    """One dispatch: a pipeline, what it binds at group 0 with one dynamic offset (bytes), workgroups in x, y, z."""
+    """One dispatch.
+
+    A pipeline, what it binds at group 0 with one dynamic offset (bytes), workgroups in x, y, z.
+    """
 
     pipeline: GPUComputePipeline
     group: GPUBindGroup

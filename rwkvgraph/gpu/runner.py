@@ -92,7 +92,10 @@ class Runner:
         return None
 
     def submit(self, prepared: Prepared, readback: Readback | None = None, nbytes: int = 0) -> int:
-        """Record and submit the dispatches, and the copy of the output's first bytes; gives the last ticket."""
+        """Record and submit the dispatches, and the copy of the output's first bytes.
+
+        Gives the last ticket.
+        """
         ticket = 0
         for start in range(0, max(1, len(prepared.steps)), AHEAD):
             encoder = self.encode(prepared, start, start + AHEAD)
