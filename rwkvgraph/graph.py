@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from rwkvgraph.hook import Site
 
-Item = "TensorOp | Site"
 Edge = tuple[int, int, str]
 """(earlier, later, why): positions among the operations; why is data, read after write, write after read or
 write after write."""

@@ -60,7 +60,6 @@ class Model:
         self._graph, self._logits = version.build(self.info, weights, self._layers, self._inputs)
         self._programs: dict[Any, Compiled] = {}
         self._softmax: tuple[Compiled, Buffer] | None = None
-        self._owner = object()
 
     @classmethod
     def load(
@@ -174,12 +173,9 @@ class Model:
         rows = values.reshape(-1, width)
         spare = -width % 4
         padded = np.pad(rows, ((0, 0), (0, spare))) if spare and isinstance(self.engine, GpuEngine) else rows
-        result = program.run({source: padded}, {O: len(rows)}, self._owner_of_softmax(), {})
+        result = program.run({source: padded}, {O: len(rows)}, self._graph, {})
         assert result is not None, "there is at least one row"
         return result.reshape(values.shape)
-
-    def _owner_of_softmax(self) -> Any:
-        return self._graph
 
     def _compile_softmax(self) -> tuple[Compiled, Buffer]:
         source = Buffer("logits", (O, self.info.num_vocab), DType.F32, Role.INPUT)

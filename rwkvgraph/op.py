@@ -27,7 +27,7 @@ from rwkvgraph.tensor import format_shape as format_shape
 from rwkvgraph.view import Shape, View, broadcast_shapes
 
 if TYPE_CHECKING:
-    from rwkvgraph.quant import Matrix
+    pass
 
 BEFORE = "max(i0, 1u) - 1u"
 """Row expression of an operand that is read one row (token) earlier; row 0 reads itself."""
@@ -209,11 +209,6 @@ def replace_operands(op: TensorOp, change: Callable[[Tensor], Tensor]) -> Tensor
         new = cast(TensorOp, replace(cast(Any, op), **changed))
     object.__setattr__(new, "where", op.where)
     return new
-
-
-def matrix_fields(op: TensorOp) -> dict[str, Matrix]:
-    """The fields of an op that hold matrices, by name."""
-    return {name: value for name, value in op._values() if hasattr(value, "parts")}
 
 
 _PACKAGE = str(Path(__file__).parent)

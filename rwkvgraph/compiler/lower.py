@@ -11,9 +11,10 @@ from rwkvgraph.compiler.lower_matmul import lower_matmul
 from rwkvgraph.compiler.lower_wkv import lower_wkv
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
+from rwkvgraph.compiler.scope import Scope, wanted
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
-from rwkvgraph.compiler.writer import Scope, Want, Writer, wanted
+from rwkvgraph.compiler.writer import Want, Writer
 from rwkvgraph.errors import CompileError
 from rwkvgraph.op import Row, TensorOp
 from rwkvgraph_codegen import (
@@ -107,7 +108,7 @@ def _phases(writer: Writer, group: Group) -> list[Phase]:
 
 
 def _phase(writer: Writer, items: Sequence[tuple[Row, int, str]]) -> Phase:
-    scope = writer.scope()
+    scope = Scope(writer)
     sums = []
     for op, index, row in items:
         value = scope.reduction(op, index, row)
@@ -126,7 +127,7 @@ def _roots(writer: Writer, ops: Sequence[TensorOp]) -> list[TensorOp]:
 
 
 def _stores(writer: Writer, ops: Sequence[TensorOp]) -> Scope:
-    scope = writer.scope()
+    scope = Scope(writer)
     for op in _roots(writer, ops):
         scope.store(op)
     return scope

@@ -9,6 +9,7 @@ from rwkvgraph.compiler.domain import Strides, matmul_domain, split_parts
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
+from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import Writer
@@ -191,7 +192,7 @@ def _finish(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement
         shape, place, *_ = writer.table[WORDS * index : WORDS * index + 2]
         del shape
         writer.table[WORDS * index + 1] = (*place[:3], Amount(writer.start_part()))
-        scope = writer.scope()
+        scope = Scope(writer)
         scope.give(part.op, "value")
         domain = matmul_domain(part.op)
         for op in (part.op, *part.after):

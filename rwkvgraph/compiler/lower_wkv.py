@@ -8,8 +8,9 @@ from rwkvgraph.compiler.domain import Domain
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount
+from rwkvgraph.compiler.scope import Scope, wanted
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.writer import HERE, Writer, wanted
+from rwkvgraph.compiler.writer import HERE, Writer
 from rwkvgraph.errors import CompileError
 from rwkvgraph.op import Buffer, Reduction, Row, Tensor, TensorOp
 from rwkvgraph.ops.wkv7 import Wkv7
@@ -80,7 +81,7 @@ class _Lanes:
         self.statements: list[Statement] = []
         self._writer = writer
         self._head = head
-        self._scopes = [writer.scope(name, self.statements) for name in head.lane_names]
+        self._scopes = [Scope(writer, name, self.statements) for name in head.lane_names]
         self._summed: set[str] = set()
 
     def operand(self, op: Wkv7, name: str) -> list[str]:

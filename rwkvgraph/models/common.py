@@ -49,6 +49,17 @@ def frame_sizes(info: ModelInfo) -> dict[str, Size]:
     return {"T": T, "O": O, "4": 4, "C": info.num_emb, "F": info.num_hidden, "V": info.num_vocab, **ranks}
 
 
+def count_layers(reader: Reader) -> int:
+    """One more than the largest layer number in the tensors' names. Raises LoadError for a name without one."""
+    numbers = [name.split(".")[1] for name in reader.names() if name.startswith("blocks.")]
+    wrong = next((number for number in numbers if not number.isdecimal()), None)
+    if wrong is not None:
+        raise LoadError(
+            f"{reader.path}: tensor blocks.{wrong}… is of no layer; they are blocks.0, blocks.1 …"
+        )
+    return 1 + max(map(int, numbers))
+
+
 def matrix_shape(reader: Reader, name: str) -> tuple[int, int]:
     """The shape of a tensor with two axes, neither of them empty. Raises LoadError for any other."""
     shape = reader.shape(name)

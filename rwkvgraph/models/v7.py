@@ -21,6 +21,7 @@ from rwkvgraph.models.common import (
     LowRank,
     ModelInfo,
     Norm,
+    count_layers,
     frame_sizes,
     matrix_shape,
     output_buffer,
@@ -133,7 +134,7 @@ def detect(names: set[str]) -> bool:
 
 def read_info(reader: Reader) -> ModelInfo:
     """The model's numbers, from its file. Raises LoadError for sizes that do not fit together."""
-    layers = 1 + max(_layer(reader, name) for name in reader.names() if name.startswith("blocks."))
+    layers = count_layers(reader)
     num_vocab, num_emb = matrix_shape(reader, "emb.weight")
     num_head = matrix_shape(reader, "blocks.0.att.r_k")[0]
     if num_emb % num_head:
@@ -142,13 +143,6 @@ def read_info(reader: Reader) -> ModelInfo:
     custom["v"] = matrix_shape(reader, "blocks.1.att.v1")[0] if layers > 1 else 0
     hidden = matrix_shape(reader, "blocks.0.ffn.key.weight")[0]
     return ModelInfo("V7", layers, num_emb, hidden, num_vocab, num_head, custom)
-
-
-def _layer(reader: Reader, name: str) -> int:
-    number = name.split(".")[1]
-    if not number.isdecimal():
-        raise LoadError(f"{reader.path}: tensor {name} is of no layer; they are blocks.0, blocks.1 …")
-    return int(number)
 
 
 def place_weights(info: ModelInfo, arena: Arena) -> Weights:

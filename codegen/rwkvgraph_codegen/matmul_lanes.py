@@ -1,0 +1,43 @@
+"""The matrix product for software adapters: a thread takes whole rows, a subgroup hands tokens round."""
+
+from __future__ import annotations
+
+from rwkvgraph_codegen.matmul_shape import HEAD, Shape, chain, finish_all, four
+from rwkvgraph_codegen.source import fill
+
+
+def lanes(shape: Shape) -> str:
+    """The kernel for software adapters: no barrier, weights read once.
+
+    A load from a buffer is what costs (llvmpipe makes one a lane), so lane t of a subgroup loads token t's
+    columns and hands them round.
+    """
+    rows, tokens = shape.rows, shape.tokens
+    sets = range(-(-tokens // 8))
+    out = [fill(HEAD, threads=shape.threads, inputs=",\n        @builtin(subgroup_invocation_id) lane: u32")]
+    out.append(f"    let first_row = (unit - shape.x) * {shape.group_rows}u + thread * {rows}u;")
+    out.append(f"    let first_token = group.z * {tokens}u;")
+    out += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]
+    for j in sets:
+        most = min(8, tokens - 8 * j)
+        out.append(f"    let mine{j} = first_token + {8 * j}u + lane;")
+        out.append(f"    let has{j} = lane < {most}u && mine{j} <= last_token;")
+        out.append(f"    let base{j} = (source.x + min(mine{j}, last_token) * source.y) / 4u;")
+    out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
+    out.append("    for (var k = 0u; k < shape.z; k++) {")
+    for j in sets:
+        out += [f"        var low{j} = vec4<f32>(0.0);", f"        var high{j} = vec4<f32>(0.0);"]
+        out.append(f"        if has{j} {{")
+        out.append(f"            low{j} = input(part, base{j}, 2u * k);")
+        out.append(f"            high{j} = input(part, base{j}, 2u * k + 1u);\n        }}")
+    for r in range(rows):
+        out.append(f"        let w{r} = weight(part, row{r} + k);")
+        out.append(f"        let l{r} = low(w{r});\n        let h{r} = high(w{r});")
+    for t in range(tokens):
+        out.append(f"        let a{t} = subgroupBroadcast(low{t // 8}, {t % 8}u);")
+        out.append(f"        let b{t} = subgroupBroadcast(high{t // 8}, {t % 8}u);")
+        out += [f"        {chain(f'sum{r}_{t}', str(r), str(t))}" for r in range(rows)]
+    out.append("    }")
+    values = [four(q, t) for t in range(tokens) for q in range(rows // 4)]
+    out += finish_all(values, f"first_token + item / {rows // 4}u", f"first_row + item % {rows // 4}u * 4u")
+    return "\n".join(out) + "\n}"

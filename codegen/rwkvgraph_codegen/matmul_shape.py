@@ -1,0 +1,94 @@
+"""Entry points of the matrix product: y = w @ x for f16 weights and f32 inputs.
+
+Unrolled over rows and tokens. What surrounds them gives the functions `part_of(unit)`, `weight(part, block)`
+(eight f16 as `vec4<u32>`), `input(part, base, lane)` (four columns of a token), `finish(part, i0, i2, value)`
+(map and store four rows of a token), and in the uniform three rows a part: (first unit, rows, blocks of 8
+columns, columns), (place of the first block, blocks from row to row, first lane of the result), (place of the
+input, elements from token to token).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DECODE = """fn low(eight: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(eight.x), unpack2x16float(eight.y));
+}
+fn high(eight: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(eight.z), unpack2x16float(eight.w));
+}"""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a kernel cuts the work.
+
+    Its family, threads a workgroup, matrix rows and tokens of a thread or workgroup.
+    family "split": the threads of a workgroup share the columns of `rows` rows and `tokens` tokens.
+    family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
+    family "tile": a workgroup takes 8 `rows` by 8 `tokens` threads' worth, through workgroup memory.
+    max_tokens: the most tokens in a run for which it is chosen; None for any number.
+    """
+
+    family: str
+    threads: int
+    rows: int
+    tokens: int
+    unroll: int = 1
+    max_tokens: int | None = None
+
+    @property
+    def group_rows(self) -> int:
+        """Matrix rows of a workgroup."""
+        return {"split": self.rows, "lanes": self.rows * self.threads, "tile": self.rows * 8}[self.family]
+
+    @property
+    def group_tokens(self) -> int:
+        """Tokens of a workgroup."""
+        return self.tokens * 8 if self.family == "tile" else self.tokens
+
+
+HEAD = """
+@compute @workgroup_size($threads)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32$inputs) {
+    // Workgroups beyond the last repeat it and write nothing, so that every thread reaches every barrier.
+    let index = group.x + group.y * groups.x;
+    let unit = min(index, here.size.y - 1u);
+    let part = part_of(unit);
+    let shape = here.at[part * 3u];
+    let place = here.at[part * 3u + 1u];
+    let source = here.at[part * 3u + 2u];
+    let is_inside = index < here.size.y;
+    let last_row = shape.y - 1u;
+    let last_token = here.size.x - 1u;"""
+
+
+def chain(total: str, weights: str, inputs: str) -> str:
+    """`total = fma(…)` over eight columns, the first column innermost."""
+    text = total
+    for matrix, vector in (("l", "a"), ("h", "b")):
+        for part in "xyzw":
+            text = f"fma({matrix}{weights}.{part}, {vector}{inputs}.{part}, {text})"
+    return f"{total} = {text};"
+
+
+def four(quarter: int, token: int) -> str:
+    """The sums of four rows for a token, as a `vec4`."""
+    return "vec4<f32>(" + ", ".join(f"sum{4 * quarter + i}_{token}" for i in range(4)) + ")"
+
+
+def finish_all(values: list[str], token: str, row: str) -> list[str]:
+    """Map and store the results of a thread, one by one.
+
+    An array of them, indexed in a loop, compiles slowly.
+    """
+    lines = []
+    for index, value in enumerate(values):
+        there_token, there_row = token.replace("item", f"{index}u"), row.replace("item", f"{index}u")
+        lines += [
+            f"    if is_inside && {there_token} <= last_token && {there_row} <= last_row {{",
+            f"        finish(part, {there_token}, place.z + ({there_row}) / 4u, {value});",
+            "    }",
+        ]
+    return lines
