@@ -50,7 +50,7 @@ def frame_sizes(info: ModelInfo) -> dict[str, Size]:
 
 
 def count_layers(reader: Reader) -> int:
-    """One more than the largest layer number in the tensors' names. Raises LoadError for a name without one."""
+    """One more than the largest layer number in the names. Raises LoadError for a name without one."""
     numbers = [name.split(".")[1] for name in reader.names() if name.startswith("blocks.")]
     wrong = next((number for number in numbers if not number.isdecimal()), None)
     if wrong is not None:
