@@ -33,6 +33,7 @@ from rwkvgraph.op import updated as updated
 from rwkvgraph.ops import add as add
 from rwkvgraph.ops import affine as affine
 from rwkvgraph.ops import blit as blit
+from rwkvgraph.ops import divide as divide
 from rwkvgraph.ops import exp as exp
 from rwkvgraph.ops import gather as gather
 from rwkvgraph.ops import identity as identity

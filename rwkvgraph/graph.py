@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwkvgraph.op import Buffer, Tensor, TensorOp
 from rwkvgraph.show import fold_layers, op_lines
+from rwkvgraph.view import Dim
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -49,6 +50,21 @@ class Graph:
                     found.append((position[id(tensor.source)], index, "data"))
             found.extend(hazards.edges_of(index, op))
         return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def last_rows(self) -> dict[TensorOp, frozenset[Dim]]:
+        """The symbolic axes whose last row each operation needs, itself or through its operands.
+
+        Where such an axis is empty (a run without output rows), the operation does not run.
+        """
+        found: dict[TensorOp, frozenset[Dim]] = {}
+        for op in self.ops:
+            dims: set[Dim] = set()
+            for tensor in op.operands().values():
+                dims |= {tensor.view.from_last} if tensor.view.from_last else set()
+                dims |= found.get(tensor.source, set()) if isinstance(tensor.source, TensorOp) else set()
+            found[op] = frozenset(dims)
+        return found
 
     def edges(self) -> nx.MultiDiGraph[int]:
         """The graph for networkx: a node an operation, by position, an edge a dependency with its `why`."""

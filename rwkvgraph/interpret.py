@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rwkvgraph.errors import ShapeError
-from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, TensorOp
+from rwkvgraph.graph import Graph
+from rwkvgraph.op import Array, Buffer, DType, Tensor, TensorOp
 from rwkvgraph.view import Dim, Shape, Sizes, View, resolve, row_width, split_rows
 
 
@@ -59,7 +60,7 @@ class Host:
             memory = self.place(buffer, {})
             memory.owner = self
             buffer.attach(memory)
-        if buffer.role is Role.USER:
+        if self._memories[buffer].owner is self:
             buffer.used(self._memories[buffer])
         return self._memories[buffer].flat
 
@@ -78,6 +79,8 @@ def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> 
     Results are float32 arrays of the operations' shapes. Raises ShapeError where a result has another shape.
     """
     results: dict[TensorOp, Array] = {}
+    ops = tuple(ops)
+    needs = Graph(ops).last_rows
 
     def read(tensor: Tensor) -> Array:
         if isinstance(tensor.source, Buffer):
@@ -90,6 +93,8 @@ def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> 
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         for op in ops:
+            if not all(sizes[dim] for dim in needs[op]):
+                continue  # the last row of nothing
             arrays = [read(tensor) for tensor in op.operands().values()]
             value: Any = op.numpy(*arrays)
             shape = tuple(resolve(size, sizes) for size in op.shape)

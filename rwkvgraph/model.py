@@ -195,6 +195,10 @@ class Model:
             raise ValueError(
                 "tokens is a list of lists of ids, one a slot: [[510, 17], [], [91]]; run takes from them"
             )
+        if len({id(slot) for slot in tokens}) != len(tokens):
+            raise ValueError(
+                "two slots share one list, and run takes tokens out of each; give every slot its own"
+            )
         if len(tokens) != state.num_batch:
             raise ValueError(
                 f"{len(tokens)} lists of tokens for a state of {state.num_batch} slots; give one a slot"

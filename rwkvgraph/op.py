@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rwkvgraph.errors import ShapeError
+from rwkvgraph.tensor import NUMBERS
 from rwkvgraph.tensor import Array as Array
 from rwkvgraph.tensor import Buffer as Buffer
 from rwkvgraph.tensor import DType as DType
@@ -62,6 +63,8 @@ class TensorOp:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", caller())
+        for item in _fields(self):
+            object.__setattr__(self, item.name, _field_value(self, item.name, getattr(self, item.name)))
         object.__setattr__(self, "layer", _layer.get())
         object.__setattr__(self, "shape", self.infer())
         items = _tape.get()
@@ -96,13 +99,15 @@ class TensorOp:
         names = [item.name for item in _fields(self) if item.metadata.get("updated")]
         return {name: getattr(self, name) for name in names}
 
-    def parameters(self) -> dict[str, float | int]:
+    def parameters(self) -> dict[str, float]:
         """The numbers that are not operands, by field name."""
-        return {name: value for name, value in self._values() if isinstance(value, (int, float))}
+        return {name: float(value) for name, value in self._values() if isinstance(value, NUMBERS)}
 
     def infer(self) -> Shape:
         """The result's shape; the default is numpy broadcasting of the float operands. Raises ShapeError."""
         floats = [value.shape for value in self.operands().values() if value.dtype is not DType.U32]
+        if not floats:
+            raise ShapeError(f"{self.name} has no operand of floats, only of u32 (built at {caller()})")
         try:
             return broadcast_shapes(*floats)
         except ShapeError as error:
@@ -120,6 +125,21 @@ class TensorOp:
 
     def __repr__(self) -> str:
         return f"{self.name} {self.dtype.value}{format_shape(self.shape)}"
+
+
+def _field_value(op: TensorOp, name: str, value: Any) -> Any:
+    """A field of an op as it is kept, a Buffer as a tensor. Raises ShapeError for what no kernel takes."""
+    if isinstance(value, Buffer):
+        return value.tensor
+    declared = str(op.__dataclass_fields__[name].type)  # type: ignore[attr-defined]  # subclasses are dataclasses
+    if isinstance(value, Tensor) or hasattr(value, "parts"):
+        return value
+    if isinstance(value, NUMBERS) and "Tensor" not in declared:
+        return value
+    raise ShapeError(
+        f"{op.name}: {name} is {value!r:.60}, a {type(value).__name__}; it takes a "
+        f"{'Tensor or Buffer' if 'Tensor' in declared else 'number'} (built at {caller()})"
+    )
 
 
 def _fields(op: TensorOp) -> tuple[Any, ...]:

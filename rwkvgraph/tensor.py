@@ -178,23 +178,26 @@ class Tensor:
         """This tensor repeated to `shape`, by numpy's rules, without moving anything."""
         return replace(self, view=self.view.broadcast(shape))
 
-    def __add__(self, other: Tensor | float) -> Tensor:
+    def __add__(self, other: Operand) -> Tensor:
         return _build("add", self, other)
 
     def __radd__(self, other: float) -> Tensor:
         return _build("add", self, other)
 
-    def __sub__(self, other: Tensor | float) -> Tensor:
+    def __sub__(self, other: Operand) -> Tensor:
         return _build("subtract", self, other)
 
     def __rsub__(self, other: float) -> Tensor:
         return _build("add", -self, other)
 
-    def __mul__(self, other: Tensor | float) -> Tensor:
+    def __mul__(self, other: Operand) -> Tensor:
         return _build("multiply", self, other)
 
     def __rmul__(self, other: float) -> Tensor:
         return _build("multiply", self, other)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return _build("divide", self, other)
 
     def __neg__(self) -> Tensor:
         return _build("multiply", self, -1.0)
@@ -204,7 +207,13 @@ class Tensor:
         return f"{name}: {self.dtype.value}{format_shape(self.shape)}"
 
 
-def _build(name: str, *operands: Tensor | float) -> Tensor:
+NUMBERS = (int, float, np.integer, np.floating)
+"""The kinds of number that an operation's parameters may be."""
+Operand = Tensor | Buffer | float
+"""What stands beside a tensor in arithmetic."""
+
+
+def _build(name: str, *operands: Operand) -> Tensor:
     # A local import: tensor -> ops.elementwise -> op -> tensor, the one cycle, made by operators that build
     # ops.
     from rwkvgraph.ops import elementwise

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
+from operator import index
 
 from rwkvgraph.errors import ShapeError
 
@@ -113,20 +115,28 @@ class View:
         Raises IndexError for an index out of range, and on a symbolic axis for all but `[:]`, `[-1]` and
         `[-1:]`.
         """
-        keys = key if isinstance(key, tuple) else (key,)
+        keys = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis in keys:
+            at = keys.index(Ellipsis)
+            keys[at : at + 1] = [slice(None)] * (self.rank - len(keys) + 1)
         if len(keys) > self.rank:
             raise IndexError(f"{len(keys)} indices for a tensor of shape {self.shape}")
         view = replace(self, shape=(), strides=())
         for axis, size in enumerate(self.shape):
             part = keys[axis] if axis < len(keys) else slice(None)
+            if hasattr(part, "__index__"):
+                part = index(part)  # numpy's integers too
             view = _take(view, part, size, self.strides[axis])
         return view
 
     def reshape(self, shape: tuple[Size, ...]) -> View:
         """The same elements under another shape. Axes may be split, or merged where they lie densely.
 
+        One size may be -1: what the others leave.
+
         Raises ShapeError where the element counts differ or the axes to merge are not dense.
         """
+        shape = _without_minus_one(shape, self.shape)
         if shape == self.shape:
             return self
         strides: list[int] = []
@@ -185,6 +195,19 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
             raise ShapeError(f"shapes {', '.join(map(str, shapes))} do not broadcast together")
         result.append(sizes.pop() if sizes else 1)
     return tuple(result)
+
+
+def _without_minus_one(shape: Shape, before: Shape) -> Shape:
+    """The shape with -1 worked out; as it is where symbolic axes do not cancel or nothing fits."""
+    if -1 not in shape:
+        return shape
+    rest = [size for size in shape if size != -1]
+    dims = [size for size in before if isinstance(size, Dim)]
+    if dims != [size for size in rest if isinstance(size, Dim)]:
+        return shape
+    total = prod(size for size in before if isinstance(size, int))
+    known = prod(size for size in rest if isinstance(size, int))
+    return tuple(total // known if size == -1 and known else size for size in shape)
 
 
 def _take(view: View, part: object, size: Size, step: int) -> View:

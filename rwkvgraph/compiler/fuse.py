@@ -13,6 +13,7 @@ from rwkvgraph.compiler.target import Limits
 from rwkvgraph.graph import Graph
 from rwkvgraph.op import Buffer, TensorOp
 from rwkvgraph.show import Line, fold_layers, number_ops, op_text
+from rwkvgraph.view import Dim
 
 RULES = {  # (producer kind, consumer kind): (kind of the pass, why one pass is enough)
     ("map", "map"): ("map", "inline the producer's expression"),
@@ -40,6 +41,8 @@ class Group:
 
     ops: tuple[TensorOp, ...]
     kind: str
+    needs: frozenset[Dim] = frozenset()
+    """The symbolic axes without which it does not run: it reads their last row."""
 
     @property
     def label(self) -> str:
@@ -125,6 +128,7 @@ class _Fusion:
 
     def __init__(self, graph: Graph, limits: Limits) -> None:
         self._ops = graph.ops
+        self._needs_last = [graph.last_rows[op] for op in graph.ops]
         self._limits = limits
         count = len(self._ops)
         self._data: list[set[int]] = [set() for _ in range(count)]
@@ -217,6 +221,8 @@ class _Fusion:
         hazard = self._hazard(a, b)
         if hazard:
             return hazard
+        if self._needs_last[self._members[a][0]] != self._needs_last[self._members[b][0]]:
+            return "one of them does not run where there is no last row"
         members = sorted(self._members[a] + self._members[b])
         ops = [self._ops[index] for index in members]
         reason = fits_kernel(ops, kind)
@@ -284,7 +290,11 @@ class _Fusion:
         # A group needs more groups than any that it needs, so their number is a topological order.
         order = sorted(self._members, key=lambda group: (self._above[group].bit_count(), self._last(group)))
         return tuple(
-            Group(tuple(self._ops[index] for index in self._members[group]), self._kind[group])
+            Group(
+                tuple(self._ops[index] for index in self._members[group]),
+                self._kind[group],
+                self._needs_last[self._members[group][0]],
+            )
             for group in order
         )
 

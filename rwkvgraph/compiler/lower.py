@@ -146,4 +146,6 @@ def _parts(writer: Writer, subgroups: bool = False) -> Parts:
 
 def _pass(group: Group, writer: Writer, source: Source, grid: Grid, domain: Domain) -> Pass:
     variant = Variant(source, (size_row(domain), *writer.table), grid)
-    return Pass(group.label, layer_of(group), (variant,), tuple(writer.buffers), Amount.of(domain.rows))
+    return Pass(
+        group.label, layer_of(group), (variant,), tuple(writer.buffers), Amount.of(domain.rows), group.needs
+    )

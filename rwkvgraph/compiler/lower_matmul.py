@@ -104,7 +104,7 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         size = (rows, Amount(units), Amount(), Amount())
         grid = Grid(Amount(units), 1, rows, shape.group_tokens)
         variants.append(Variant(source, (size, *writer.table), grid, shape.max_tokens))
-    return Pass(group.label, group.ops[-1].layer, tuple(variants), tuple(writer.buffers), rows)
+    return Pass(group.label, group.ops[-1].layer, tuple(variants), tuple(writer.buffers), rows, group.needs)
 
 
 def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:

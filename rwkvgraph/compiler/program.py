@@ -78,6 +78,11 @@ class Pass:
     variants: tuple[Variant, ...]
     buffers: tuple[Buffer | Slot, ...]
     rows: Amount
+    needs: frozenset[Dim] = frozenset()
+
+    def runs(self, sizes: Sizes) -> bool:
+        """Whether there is anything to do in a run: rows, and the last rows that it reads."""
+        return bool(self.rows.at(sizes)) and all(sizes[dim] for dim in self.needs)
 
     def variant(self, sizes: Sizes) -> Variant:
         """The kernel for a run: the first whose `max_rows` allows it."""

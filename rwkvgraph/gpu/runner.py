@@ -58,6 +58,7 @@ class Runner:
         self._users: dict[Buffer, AnyMemory] = {}
         self._table = _Table(program, context)
         self._capacity: dict[Dim, int] = {}
+        self._keeps_slots = any(slot.rows is B for slot in program.plan.slots)
         self._shared: dict[Buffer | Slot, GPUBuffer] = {}
         self._groups: WeakKeyDictionary[Any, dict[Any, GPUBindGroup]] = WeakKeyDictionary()
         self._steps: WeakKeyDictionary[Any, dict[Any, Prepared]] = WeakKeyDictionary()
@@ -141,7 +142,7 @@ class Runner:
         item = self.program.passes[index]
         variant = item.variant(sizes)
         grid = variant.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
-        if 0 in grid or not item.rows.at(sizes):
+        if 0 in grid or not item.runs(sizes):
             return []
         kernel = self.kernel(item, variant)
         offset = self._table.offset(index, item.variants.index(variant))
@@ -191,7 +192,9 @@ class Runner:
 
     def _grow(self, sizes: Sizes) -> None:
         """Make scratch, inputs and outputs large enough; those of an earlier, shorter run go."""
-        wanted = {dim: self._room(dim, size) for dim, size in sizes.items() if dim is not B}
+        wanted = {
+            dim: self._room(dim, size) for dim, size in sizes.items() if dim is not B or self._keeps_slots
+        }
         if all(self._capacity.get(dim, 0) >= size for dim, size in wanted.items()):
             return
         self._capacity = {dim: max(self._capacity.get(dim, 0), size) for dim, size in wanted.items()}

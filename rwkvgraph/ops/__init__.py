@@ -3,6 +3,7 @@
 from rwkvgraph.ops.elementwise import add as add
 from rwkvgraph.ops.elementwise import affine as affine
 from rwkvgraph.ops.elementwise import decay as decay
+from rwkvgraph.ops.elementwise import divide as divide
 from rwkvgraph.ops.elementwise import exp as exp
 from rwkvgraph.ops.elementwise import identity as identity
 from rwkvgraph.ops.elementwise import lerp as lerp

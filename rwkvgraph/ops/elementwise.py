@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from rwkvgraph.op import Array, Map, Tensor
+from rwkvgraph.tensor import NUMBERS, Operand
 
 DECAY = 0.606531
 """e^(-1/2) as web-rwkv rounds it: RWKV-7 bounds its decay by exp(-e^(-1/2))."""
@@ -52,6 +54,20 @@ class Multiply(Map):
     def numpy(self, *arrays: Array) -> Array:
         a, b = arrays
         return a * b
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Divide(Map):
+    """a / b; operands broadcast."""
+
+    a: Tensor
+    b: Tensor
+
+    wgsl = "a / b"
+
+    def numpy(self, *arrays: Array) -> Array:
+        a, b = arrays
+        return np.asarray(a / b)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -202,19 +218,28 @@ def sigmoid_of(x: Array) -> Array:
     return np.asarray(np.where(x >= 0, 1 / (1 + small), small / (1 + small)), x.dtype)
 
 
-def add(a: Tensor, b: Tensor | float) -> Tensor:
+def add(a: Tensor, b: Operand) -> Tensor:
     """a + b, b a tensor or a number; operands broadcast. Raises ShapeError if they do not."""
-    return Add(a, b).result if isinstance(b, Tensor) else Affine(a, 1.0, float(b)).result
+    return Affine(a, 1.0, float(b)).result if isinstance(b, NUMBERS) else Add(a, _tensor(b)).result
 
 
-def subtract(a: Tensor, b: Tensor | float) -> Tensor:
+def subtract(a: Tensor, b: Operand) -> Tensor:
     """a - b, b a tensor or a number; operands broadcast. Raises ShapeError if they do not."""
-    return Subtract(a, b).result if isinstance(b, Tensor) else Affine(a, 1.0, -float(b)).result
+    return Affine(a, 1.0, -float(b)).result if isinstance(b, NUMBERS) else Subtract(a, _tensor(b)).result
 
 
-def multiply(a: Tensor, b: Tensor | float) -> Tensor:
+def multiply(a: Tensor, b: Operand) -> Tensor:
     """a * b, b a tensor or a number; operands broadcast. Raises ShapeError if they do not."""
-    return Multiply(a, b).result if isinstance(b, Tensor) else Affine(a, float(b), 0.0).result
+    return Affine(a, float(b), 0.0).result if isinstance(b, NUMBERS) else Multiply(a, _tensor(b)).result
+
+
+def divide(a: Tensor, b: Operand) -> Tensor:
+    """a / b, b a tensor or a number; operands broadcast. Raises ShapeError if they do not."""
+    return Affine(a, 1.0 / float(b), 0.0).result if isinstance(b, NUMBERS) else Divide(a, _tensor(b)).result
+
+
+def _tensor(value: Operand) -> Tensor:
+    return cast(Tensor, value)  # what is no tensor either, the operation refuses with its own words
 
 
 def affine(x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:

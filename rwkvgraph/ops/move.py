@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from rwkvgraph.errors import ShapeError
-from rwkvgraph.op import Array, DType, Map, Tensor, operand, updated
+from rwkvgraph.op import Array, Buffer, DType, Map, Tensor, caller, operand, updated
 from rwkvgraph.quant import Matrix
 from rwkvgraph.view import Shape
 
@@ -25,7 +26,10 @@ class Blit(Map):
         """The target's shape. Raises ShapeError where the source does not broadcast to it."""
         if self.target.dtype is not DType.F32:
             raise ShapeError(f"blit writes f32 buffers; {self.target} is not one")
-        self.source.view.broadcast(self.target.shape)
+        try:
+            self.source.view.broadcast(self.target.shape)
+        except ShapeError as error:
+            raise ShapeError(f"blit of {self.source} to {self.target}: {error} (built at {caller()})") from None
         return self.target.shape
 
     def numpy(self, *arrays: Array) -> Array:
@@ -83,9 +87,9 @@ class GatherPart(Map):
         )
 
 
-def blit(source: Tensor, target: Tensor) -> Blit:
-    """Copy source into target, a (view of a) buffer. To capture a value: blit(frame.x[-1], captured[3])."""
-    return Blit(source, target)
+def blit(source: Tensor | Buffer, target: Tensor | Buffer) -> Blit:
+    """Copy source into target, a buffer or a view of one: blit(frame.x[-1], captured[3]) captures a value."""
+    return Blit(cast(Tensor, source), cast(Tensor, target))  # an op takes all of a buffer that it is given
 
 
 def gather(table: Tensor, ids: Tensor) -> Tensor:
