@@ -171,11 +171,11 @@ class Model:
             self._softmax = self._compile_softmax()
         program, source = self._softmax
         rows = values.reshape(-1, width)
-        spare = -width % 4
-        padded = np.pad(rows, ((0, 0), (0, spare))) if spare and isinstance(self.engine, GpuEngine) else rows
-        result = program.run({source: padded}, {O: len(rows)}, self._graph, {})
-        assert result is not None, "there is at least one row"
-        return result.reshape(values.shape)
+        results = []
+        for start in range(0, len(rows), program.most_outputs):
+            part = rows[start : start + program.most_outputs]
+            results.append(program.run({source: part}, {O: len(part)}, self._graph, {}))
+        return np.concatenate([result for result in results if result is not None]).reshape(values.shape)
 
     def _compile_softmax(self) -> tuple[Compiled, Buffer]:
         source = Buffer("logits", (O, self.info.num_vocab), DType.F32, Role.INPUT)

@@ -54,6 +54,10 @@ class Memory(Protocol):
 
     owner: Any
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the device still holds it."""
+
     def read(self) -> Array:
         """The contents, in the buffer's shape."""
 
@@ -105,6 +109,10 @@ class Buffer:
         memory.write(self.read())
         self._memories.append(memory)
 
+    def _forget_the_dead(self) -> None:
+        """Drop the memories of devices that were lost or destroyed: what was written last is what is left."""
+        self._memories = [memory for memory in self._memories if memory.is_alive]
+
     def used(self, memory: Memory) -> None:
         """Tell the buffer that a run may have written this memory of it: it is the one to read."""
         if self._memories[-1] is not memory:
@@ -113,6 +121,7 @@ class Buffer:
 
     def read(self) -> Array:
         """A copy of the contents: those of the device that ran last, or what was written."""
+        self._forget_the_dead()
         if self._memories:
             return self._memories[-1].read()
         if self._host is None:
@@ -127,6 +136,7 @@ class Buffer:
                 f"buffer {self.name!r} has shape {self.shape}; it was given an array of {values.shape}"
             )
         self._host = values.copy()
+        self._forget_the_dead()
         for memory in self._memories:
             memory.write(self._host)
 

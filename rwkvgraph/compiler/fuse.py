@@ -221,13 +221,13 @@ class _Fusion:
         hazard = self._hazard(a, b)
         if hazard:
             return hazard
-        if self._needs_last[self._members[a][0]] != self._needs_last[self._members[b][0]]:
-            return "one of them does not run where there is no last row"
         members = sorted(self._members[a] + self._members[b])
         ops = [self._ops[index] for index in members]
         reason = fits_kernel(ops, kind)
         if reason:
             return reason
+        if self._needs_last[self._members[a][0]] != self._needs_last[self._members[b][0]]:
+            return "one of them does not run where there is no last row"
         # What binds too many already (a recurrence has six operands) may take a producer that does not add
         # to them.
         bindings = self._bindings(members)

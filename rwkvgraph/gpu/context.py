@@ -133,13 +133,22 @@ class Context:
         return f"<Context {self.info.name} ({self.info.backend})>"
 
     def check_alive(self) -> None:
-        """Raise DeviceError if the context was destroyed or the device is known to be lost (5 µs)."""
+        """Raise DeviceError if the context was destroyed or the device is known to be lost."""
         if self._destroyed:
             raise DeviceError(
                 f"This context on {self.info.name} was destroyed. Make a new one: Context.create()."
             )
         with faults(f"using {self.info.name}"):
             self.driver.check_alive()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether `check_alive` would pass."""
+        try:
+            self.check_alive()
+        except DeviceError:
+            return False
+        return True
 
     def layout(self, signature: Signature) -> GPUBindGroupLayout:
         """The bind group layout of a signature; one object for equal signatures."""

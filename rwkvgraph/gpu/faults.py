@@ -12,10 +12,7 @@ from wgpu.classes import GPUError, GPUOutOfMemoryError
 
 from rwkvgraph.errors import CompileError, DeviceError, RwkvGraphError
 
-LESS_MEMORY = (
-    "Try quantised weights (quant=Int8 or Nf4), fewer slots (num_batch), a smaller token_chunk_size, "
-    "or another adapter."
-)
+LESS_MEMORY = "Try fewer slots (num_batch), a smaller token_chunk_size, a smaller model, or another adapter."
 NO_MEMORY = re.compile(r"out of memory|not enough memory|memory allocation", re.IGNORECASE)
 IS_LOST = re.compile(r"device (is |was )?lost", re.IGNORECASE)
 PLACE = re.compile(r"(?:wgsl|^):(\d+):(\d+)", re.MULTILINE)

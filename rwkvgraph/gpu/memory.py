@@ -41,6 +41,11 @@ class DeviceMemory:
         """What a bind group binds."""
         return whole(self.gpu)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the device is still there."""
+        return self.owner.is_alive
+
     def fill(self, start: int, values: Array) -> None:
         """Write elements as they lie in memory, from element `start` on."""
         upload(self.owner, self.gpu, start * self._buffer.dtype.bytes, np.ascontiguousarray(values))
@@ -101,6 +106,11 @@ class TextureMemory:
     def resource(self) -> Any:
         """What a bind group binds."""
         return self.gpu.create_view()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the device is still there."""
+        return self.owner.is_alive
 
     def fill(self, start: int, values: Array) -> None:
         """Write elements as they lie in memory, from element `start`, the first of a texel, on."""

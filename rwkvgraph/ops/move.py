@@ -29,7 +29,9 @@ class Blit(Map):
         try:
             self.source.view.broadcast(self.target.shape)
         except ShapeError as error:
-            raise ShapeError(f"blit of {self.source} to {self.target}: {error} (built at {caller()})") from None
+            raise ShapeError(
+                f"blit of {self.source} to {self.target}: {error} (built at {caller()})"
+            ) from None
         return self.target.shape
 
     def numpy(self, *arrays: Array) -> Array:
