@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,10 +24,20 @@ class Dump:
         return value
 
 
+_compiled = count(1)
+
+
 def dump_from_environment() -> Dump:
-    """The folder that `RWKVGRAPH_DUMP` names, made if missing; none if it is unset or empty."""
+    """Where a compilation's stages go: the folder `RWKVGRAPH_DUMP`; nowhere if it is unset or empty.
+
+    The first program of a process is written into the folder itself, the next ones into `program-2` and so on
+    in it: other hooks, the softmax. Folders are made if missing.
+    """
     name = os.environ.get("RWKVGRAPH_DUMP", "")
-    return Dump(Path(name) if name else None)
+    if not name:
+        return Dump(None)
+    number = next(_compiled)
+    return Dump(Path(name) if number == 1 else Path(name) / f"program-{number}")
 
 
 def write_text(path: Path, text: str) -> None:

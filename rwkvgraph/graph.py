@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rwkvgraph.op import Buffer, Tensor, TensorOp
+from rwkvgraph.op import Buffer, Tensor, TensorOp, overlap
 from rwkvgraph.show import fold_layers, op_lines
 from rwkvgraph.view import Dim
 
@@ -129,9 +129,11 @@ class _Hazards:
         for tensor in op.operands().values():
             if not isinstance(tensor.source, Buffer):
                 continue
-            edges += self._against(self._writes, index, tensor, "read after write")
             if id(tensor) in updates:
+                edges += self._against(self._writes, index, tensor, "write after write")
                 edges += self._against(self._reads, index, tensor, "write after read")
+            else:
+                edges += self._against(self._writes, index, tensor, "read after write")
         for tensor in op.operands().values():
             if isinstance(tensor.source, Buffer):
                 log = self._writes if id(tensor) in updates else self._reads
@@ -143,11 +145,3 @@ class _Hazards:
     ) -> list[Edge]:
         assert isinstance(tensor.source, Buffer)
         return [(at, index, why) for at, other in log[tensor.source] if overlap(other, tensor)]
-
-
-def overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors may share an element."""
-    if a.source is not b.source:
-        return False
-    (first_a, end_a), (first_b, end_b) = a.view.span(), b.view.span()
-    return (end_a < 0 or first_b < end_a) and (end_b < 0 or first_a < end_b)

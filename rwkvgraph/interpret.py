@@ -9,7 +9,7 @@ import numpy as np
 
 from rwkvgraph.errors import ShapeError
 from rwkvgraph.graph import Graph
-from rwkvgraph.op import Array, Buffer, DType, Tensor, TensorOp
+from rwkvgraph.op import Array, Buffer, DType, Map, Tensor, TensorOp
 from rwkvgraph.view import Dim, Shape, Sizes, View, resolve, row_width, split_rows
 
 
@@ -100,7 +100,7 @@ def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> 
         for op in ops:
             if not all(sizes[dim] for dim in needs[op]):
                 continue  # the last row of nothing
-            arrays = [read(tensor) for tensor in op.operands().values()]
+            arrays = [_as_computed(op, name, read(tensor)) for name, tensor in op.operands().items()]
             value: Any = op.numpy(*arrays)
             shape = tuple(resolve(size, sizes) for size in op.shape)
             result = _own(np.asarray(value, op.dtype.numpy), op, arrays)
@@ -108,6 +108,12 @@ def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> 
                 raise ShapeError(f"{op!r} gave {result.shape} on numpy, not {shape} (built at {op.where})")
             results[op] = result
     return results
+
+
+def _as_computed(op: TensorOp, name: str, array: Array) -> Array:
+    """An operand as kernels compute with it: f16 as f32. Ops convert what they use of tables, matrices."""
+    is_half = array.dtype == np.float16 and isinstance(op, Map) and name not in op.rows()
+    return array.astype(np.float32) if is_half else array
 
 
 def _own(result: Array, op: TensorOp, arrays: Sequence[Array]) -> Array:

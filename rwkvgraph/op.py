@@ -25,6 +25,7 @@ from rwkvgraph.tensor import Memory as Memory
 from rwkvgraph.tensor import Role as Role
 from rwkvgraph.tensor import Tensor as Tensor
 from rwkvgraph.tensor import format_shape as format_shape
+from rwkvgraph.tensor import overlap as overlap
 from rwkvgraph.view import Shape, View, broadcast_shapes
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class TensorOp:
         for item in _fields(self):
             object.__setattr__(self, item.name, _field_value(self, item.name, getattr(self, item.name)))
         object.__setattr__(self, "layer", _layer.get())
+        _check_class(self)
+        _check_race(self)
         object.__setattr__(self, "shape", self.infer())
         items = _tape.get()
         if items is not None:
@@ -142,6 +145,30 @@ def _field_value(op: TensorOp, name: str, value: Any) -> Any:
     )
 
 
+def _check_class(op: TensorOp) -> None:
+    """Raise ShapeError for an op class that could not be a key: one that is no frozen dataclass."""
+    settings = getattr(type(op), "__dataclass_params__", None)
+    if settings is None or not settings.frozen:
+        raise ShapeError(
+            f"{type(op).__name__} is not a frozen dataclass: decorate it @dataclass(frozen=True, eq=False)"
+        )
+
+
+def _check_race(op: TensorOp) -> None:
+    """Raise ShapeError where an op reads elements that it also writes, but not in their own place.
+
+    On a device other threads may have written them already.
+    """
+    updates = op.updates()
+    for name, target in updates.items():
+        for other, tensor in op.operands().items():
+            if other not in updates and tensor.view != target.view and overlap(tensor, target):
+                raise ShapeError(
+                    f"{op.name} reads {other} where it writes {name}, shifted, in {target.source.name}; "
+                    f"copy it first: identity({other}) (built at {caller()})"
+                )
+
+
 def _fields(op: TensorOp) -> tuple[Any, ...]:
     return fields(cast(Any, op))
 
@@ -173,6 +200,10 @@ class Reduction:
     name: str
     wgsl: str
     combine: str = "+"
+
+    def __post_init__(self) -> None:
+        if self.combine not in ("+", "max"):
+            raise ShapeError(f'reduction {self.name} combines by {self.combine!r}; there are "+" and "max"')
 
 
 class Row(Map):

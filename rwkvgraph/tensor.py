@@ -235,3 +235,11 @@ def _build(name: str, *operands: Operand) -> Tensor:
 def format_shape(shape: Shape) -> str:
     """`[T, 256]`: how dumps write a shape."""
     return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors may share an element."""
+    if a.source is not b.source:
+        return False
+    (first_a, end_a), (first_b, end_b) = a.view.span(), b.view.span()
+    return (end_a < 0 or first_b < end_a) and (end_b < 0 or first_a < end_b)

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "dump": "errors",
     "load": "errors view tensor op",
     # beside each other: models know no compiler, the compiler no models
-    "models": "errors view tensor op graph hook quant ops load",
+    "models": "errors view tensor op graph hook quant ops load batch",
     "v7": "models",
     "compiler": "errors view tensor op show graph hook splice quant ops codegen dump",
     "engine": "errors view tensor op graph hook splice interpret compiler",

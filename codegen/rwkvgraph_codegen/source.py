@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from string import Template
 
-from rwkvgraph_codegen.binding import Binding, Mode
+from rwkvgraph_codegen.binding import Binding
 from rwkvgraph_codegen.dialect import Dialect
 from rwkvgraph_codegen.statement import Function, Load, Statement, Store
 
@@ -35,7 +35,6 @@ class Parts:
     places: int
     lanes: int
     subgroups: bool = False
-    extra_loads: tuple[tuple[Binding, Mode], ...] = ()
 
 
 def assemble(label: str, parts: Parts, main: str, threads: int, dialect: Dialect) -> Source:
@@ -63,7 +62,6 @@ def fill(template: str, **holes: object) -> str:
 
 def _accessors(parts: Parts) -> list[str]:
     loads = {(item.binding, item.mode) for item in parts.statements if isinstance(item, Load)}
-    loads |= set(parts.extra_loads)
     stores = {item.binding for item in parts.statements if isinstance(item, Store)}
     ordered = sorted(loads, key=lambda item: (item[0].index, item[1]))
     texts = [binding.load(mode) for binding, mode in ordered]

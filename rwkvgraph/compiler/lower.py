@@ -64,7 +64,10 @@ def size_row(domain: Domain) -> tuple[Amount, Amount, Amount, Amount]:
 def _domain(group: Group) -> Domain:
     domain = find_domain(group.ops)
     if domain is None:
-        raise CompileError(f"pass {group.label} has no common domain (first built at {group.ops[0].where})")
+        raise CompileError(
+            f"{group.label} runs over more axes than a kernel has (rows, middle, inner), or strides that it "
+            f"cannot follow; copy operands with identity, or reshape them (first built at {group.ops[0].where})"
+        )
     return domain
 
 

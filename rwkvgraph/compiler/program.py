@@ -47,7 +47,7 @@ class Grid:
     per_deep: int = 1
 
     def at(self, sizes: Sizes, limit: int) -> tuple[int, int, int]:
-        """(x, y, z) for a run, no dimension above `limit` but z, which `check` guards."""
+        """(x, y, z) for a run; x and y stay within `limit`, z does as runners cap rows by it."""
         count = -(-self.items.at(sizes) // self.per_group)
         y = max(1, -(-count // limit))
         return -(-count // y), y, -(-self.deep.at(sizes) // self.per_deep)

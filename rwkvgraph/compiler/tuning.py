@@ -27,7 +27,7 @@ def tuning_for(target: Target) -> Tuning:
         return CPU
     if target.kind == "cpu":
         return CPU_NARROW
-    return GPU if target.subgroups else GPU_WITHOUT_SUBGROUPS
+    return GPU
 
 
 # llvmpipe (2 cores, AVX2), multiply-adds a second: a load from a buffer is a loop over the lanes, one from
@@ -48,14 +48,6 @@ CPU_NARROW = Tuning(
 # One NVIDIA H200, f16 weights: one token at 1.2, 2.6, 3.1, 1.8, 4.4 TB/s for 2048x2048, 6432x2048, 8192x2048,
 # 2048x8192, 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6); tiles at 26 TFLOP/s for 1024 tokens.
 GPU = Tuning(
-    256,
-    (
-        Shape("split", 128, 4, 1, max_tokens=1),
-        Shape("split", 64, 4, 8, max_tokens=32),
-        Shape("tile", 64, 8, 8, unroll=2),
-    ),
-)
-GPU_WITHOUT_SUBGROUPS = Tuning(
     256,
     (
         Shape("split", 128, 4, 1, max_tokens=1),

@@ -190,8 +190,8 @@ class Direct:
         self.interrupted = error
 
     def check_alive(self) -> None:
-        # An empty layout, as nothing cheaper is refused by a lost device. Not an encoder: wgpu-native 29 takes
-        # a used command pool for each one and frees it if it is not submitted, and Mesa then leaks 93 KB.
+        # An empty layout, as a lost device refuses nothing cheaper. Not an encoder: wgpu-native 29 takes a
+        # used command pool for each one and frees it if it is not submitted, and Mesa then leaks 93 KB.
         layout = self.checked.wgpuDeviceCreateBindGroupLayout(self.device._internal, self.layout_descriptor)
         self.lib.wgpuBindGroupLayoutRelease(layout)
 

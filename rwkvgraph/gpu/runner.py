@@ -54,10 +54,8 @@ class Runner:
         self.context = context
         self.program = program
         self.output = output
-        self.most_tokens = self._most(
-            T, [slot.width * ELEMENT for slot in program.plan.slots if slot.rows is T]
-        )
-        self.most_outputs = self._most(O, [row_width(output.shape) * ELEMENT])
+        self.most_tokens = self._most([slot.width * ELEMENT for slot in program.plan.slots if slot.rows is T])
+        self.most_outputs = self._most([row_width(output.shape) * ELEMENT])
         self._resident = resident
         self._users: dict[Buffer, AnyMemory] = {}
         self._table = _Table(program, context)
@@ -69,10 +67,11 @@ class Runner:
         self._readback: Readback | None = None
         self._ticket: int | None = None
 
-    def _most(self, dim: Dim, widths: Sequence[int]) -> int:
+    def _most(self, widths: Sequence[int]) -> int:
         limits = self.context.target.limits
         room = min(limits.max_storage_binding, limits.max_buffer)
-        return min((room // width for width in widths), default=limits.max_workgroups_per_dimension)
+        # Tokens are a dimension of some grids, and llvmpipe ends every loop after 65,535 turns.
+        return min(limits.max_workgroups_per_dimension, *(room // width for width in widths))
 
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Memories) -> Array | None:
         """Run once; gives the output's rows (O, …), or None without waiting where there are none.

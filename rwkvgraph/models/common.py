@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rwkvgraph.batch import BATCH_WORDS
 from rwkvgraph.errors import LoadError
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor
@@ -185,13 +186,6 @@ def _length(buffer: Buffer) -> int:
 def _dense(shape: tuple[int, ...], offset: int) -> View:
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     return View(shape, tuple(strides), offset)
-
-
-BATCH_WORDS = 8
-"""u32 words of the batch buffer for each token.
-
-Cursor (4), token id, row of an output, start of a slot, nothing.
-"""
 
 
 @dataclass(frozen=True)

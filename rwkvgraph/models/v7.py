@@ -207,7 +207,7 @@ def build(info: ModelInfo, w: Weights, state: tuple[LayerState, ...], inputs: In
                 f.forget("cursors", "x", "att_v0")
                 f.state = memory
                 time_mix(f, layer, memory, inputs, info, index)
-                channel_mix(f, layer, memory, inputs, index)
+                channel_mix(f, layer, memory, index)
         f.forget("cursors", "x")
         f.state = None
         f.head_x = ops.gather(f.x, inputs.rows)
@@ -298,7 +298,7 @@ def value_residual(f: Frame, w: Att) -> None:
     f.att_v = ops.lerp(f.att_v, f.att_v0, f.att_vv)
 
 
-def channel_mix(f: Frame, layer: Layer, s: LayerState, inputs: Inputs, index: int) -> None:
+def channel_mix(f: Frame, layer: Layer, s: LayerState, index: int) -> None:
     """RWKV-7 channel mixing: f.x gets its output added."""
     w = layer.ffn
     f.ffn_x = ops.identity(f.x)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from rwkvgraph.errors import ShapeError
-from rwkvgraph.op import Array, Buffer, DType, Map, Tensor, caller, operand, updated
+from rwkvgraph.op import Array, Buffer, DType, Map, Tensor, caller, operand, overlap, updated
+from rwkvgraph.ops.elementwise import identity
 from rwkvgraph.quant import Matrix
 from rwkvgraph.view import Shape
 
@@ -91,7 +91,10 @@ class GatherPart(Map):
 
 def blit(source: Tensor | Buffer, target: Tensor | Buffer) -> Blit:
     """Copy source into target, a buffer or a view of one: blit(frame.x[-1], captured[3]) captures a value."""
-    return Blit(cast(Tensor, source), cast(Tensor, target))  # an op takes all of a buffer that it is given
+    start = source.tensor if isinstance(source, Buffer) else source
+    end = target.tensor if isinstance(target, Buffer) else target
+    is_shifted = overlap(start, end) and start.view != end.view  # within one buffer: copied aside first
+    return Blit(identity(start) if is_shifted else start, end)
 
 
 def gather(table: Tensor, ids: Tensor) -> Tensor:

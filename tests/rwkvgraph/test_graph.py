@@ -10,11 +10,12 @@ from hypothesis import given, settings
 
 from rwkvgraph import ops, v7
 from rwkvgraph.errors import ShapeError
-from rwkvgraph.graph import Graph, overlap
+from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, Tensor, tape
 from rwkvgraph.splice import splice
+from rwkvgraph.tensor import overlap
 from rwkvgraph.testing import holding
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 from tests.rwkvgraph.random_graphs import Sample, samples
