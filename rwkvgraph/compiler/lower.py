@@ -66,7 +66,7 @@ def _domain(group: Group) -> Domain:
     if domain is None:
         raise CompileError(
             f"{group.label} runs over more axes than a kernel has (rows, middle, inner), or strides that it "
-            f"cannot follow; copy operands with identity, or reshape them (first built at {group.ops[0].where})"
+            f"cannot follow; copy operands with identity, or reshape them (built at {group.ops[0].where})"
         )
     return domain
 

@@ -71,7 +71,7 @@ class Runner:
         limits = self.context.target.limits
         room = min(limits.max_storage_binding, limits.max_buffer)
         # Tokens are a dimension of some grids, and llvmpipe ends every loop after 65,535 turns.
-        return min(limits.max_workgroups_per_dimension, *(room // width for width in widths))
+        return min([limits.max_workgroups_per_dimension, *(room // width for width in widths)])
 
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Memories) -> Array | None:
         """Run once; gives the output's rows (O, …), or None without waiting where there are none.

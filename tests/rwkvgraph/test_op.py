@@ -1,10 +1,13 @@
 """What operations take, and what they refuse."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 import rwkvgraph as rg
 from rwkvgraph.op import tape
+from rwkvgraph.ops.move import Blit
 
 
 def buffer(*shape: int, dtype: rg.DType = rg.DType.F32) -> rg.Buffer:
@@ -63,3 +66,31 @@ def test_one_size_of_a_shape_may_be_left_open() -> None:
     assert buffer(3, 4, 5).tensor.reshape(3, -1).shape == (3, 20)
     with pytest.raises(rg.ShapeError, match="cannot be viewed as"):
         buffer(3, 4, 5).tensor.reshape(7, -1)
+
+
+def test_a_shifted_copy_within_a_buffer_goes_through_a_copy() -> None:
+    history = buffer(5, 4)
+    with tape() as items:
+        rg.blit(history[0:4], history[1:5])
+    assert [op.name for op in items] == ["identity", "blit"]
+
+
+def test_an_operation_that_reads_where_it_writes_shifted_is_refused() -> None:
+    history = buffer(5, 4)
+    with pytest.raises(rg.ShapeError, match="reads source where it writes target, shifted"):
+        Blit(history[0:4], history[1:5])
+
+
+def test_an_operation_class_must_be_frozen() -> None:
+    @dataclass
+    class Plain(rg.Map):
+        x: rg.Tensor
+        wgsl = "x"
+
+    with pytest.raises(rg.ShapeError, match="Plain is not a frozen dataclass"):
+        Plain(buffer(4).tensor)
+
+
+def test_a_reduction_that_kernels_lack_is_refused() -> None:
+    with pytest.raises(rg.ShapeError, match="combines by 'min'"):
+        rg.Reduction("least", "x", "min")

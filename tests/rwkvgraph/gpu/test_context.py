@@ -199,7 +199,7 @@ def test_the_environment_names_the_dump_folder(
 
 def test_a_buffer_over_the_limits_raises_before_it_is_made(gpu: Context) -> None:
     limits = gpu.target.limits
-    with pytest.raises(DeviceError, match=r"head needs a buffer of .* allows .* quantised"):
+    with pytest.raises(DeviceError, match=r"head needs a buffer of .* allows .* fewer slots"):
         gpu.buffer(limits.max_buffer + 1, "head")
     if limits.max_storage_binding < limits.max_buffer:
         with pytest.raises(DeviceError, match="head needs a binding of"):
@@ -289,7 +289,7 @@ def test_out_of_memory_raises_and_leaves_the_device_usable(gpu: Context) -> None
         [sys.executable, "-c", FILL_MEMORY], capture_output=True, text=True, check=True, env=environment
     )
     assert "Out of memory: making weight" in done.stdout
-    assert "quantised" in done.stdout
+    assert "fewer slots" in done.stdout
 
 
 def test_sizes_are_written_for_people() -> None:

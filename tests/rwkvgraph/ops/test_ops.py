@@ -81,7 +81,7 @@ EXAMPLES: dict[type[TensorOp], list[Example]] = {
     elementwise.Subtract: [lambda r, n: elementwise.Subtract(vector(r, n), rows(r, n))],
     elementwise.Multiply: [lambda r, n: elementwise.Multiply(heads(r, n), rows(r, n, 2)),
                            lambda r, n: elementwise.Multiply(rows(r, n)[1:4], rows(r, n, 4)[::2][1])],
-    elementwise.Divide: [lambda r, n: elementwise.Divide(rows(r, n), elementwise.exp(vector(r, n)))],
+    elementwise.Divide: [lambda r, n: elementwise.Divide(rows(r, n), holding(np.exp(r.normal(size=n))))],
     elementwise.Lerp: [lambda r, n: elementwise.Lerp(rows(r, n), rows(r, n), vector(r, n))],
     elementwise.Affine: [lambda r, n: elementwise.Affine(rows(r, n), -1.7, 0.3)],
     elementwise.Identity: [lambda r, n: elementwise.Identity(rows(r, n)),
