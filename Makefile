@@ -8,7 +8,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?=
+# Two workers: compiling shaders for llvmpipe takes one thread each.
+PYTEST_ARGS ?= -n 2
 
 export DEBIAN_FRONTEND := noninteractive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

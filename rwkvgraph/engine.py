@@ -110,12 +110,13 @@ class HostCompiled:
 
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Any) -> Array | None:
         """Run once; gives the output's rows, or None where there are none."""
-        for buffer, rows in inputs.items():
-            self._host.place(buffer, sizes).write(rows.reshape(-1, *rows.shape[1:]))
-        for buffer, memory in state.items():
-            self._host.place_flat(buffer, memory.memory.flat)
-        self._host.place(self._output, sizes)
-        interpret(self._ops, self._host, sizes)
-        if not resolve(self._output.shape[0], sizes):
-            return None
-        return see(self._host.flat(self._output), View.whole(self._output.shape), sizes).copy()
+        with self._host.lock:
+            for buffer, rows in inputs.items():
+                self._host.place(buffer, sizes).write(rows.reshape(-1, *rows.shape[1:]))
+            for buffer, memory in state.items():
+                self._host.place_flat(buffer, memory.memory.flat)
+            self._host.place(self._output, sizes)
+            interpret(self._ops, self._host, sizes)
+            if not resolve(self._output.shape[0], sizes):
+                return None
+            return see(self._host.flat(self._output), View.whole(self._output.shape), sizes).copy()

@@ -182,7 +182,7 @@ def generate(
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     check(model, tokenizer, max_tokens, stops)
     state = model.state() if state is None else state
-    ids = prompt_ids(tokenizer, prompt, is_empty=is_empty(state, slot))
+    ids = prompt_ids(tokenizer, prompt, is_empty=state.is_empty(slot))
     if not ids:
         raise ValueError(
             "the prompt is empty and the state is not, so there is nothing to run; give the text or ids that "
@@ -203,11 +203,6 @@ def check(model: Model, tokenizer: Tokenizer, max_tokens: int, stops: Sequence[s
             f"the vocabulary has ids up to {tokenizer.vocab_size - 1}, the model logits for "
             f"{model.info.num_vocab} ids only; give the vocabulary that the model was trained with"
         )
-
-
-def is_empty(state: State, slot: int) -> bool:
-    """Whether a slot is as before its first token. Raises ValueError for a slot that the state lacks."""
-    return not state.read(slot).any()
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str | bytes | Sequence[int], is_empty: bool) -> list[int]:

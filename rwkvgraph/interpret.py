@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,8 @@ class Host:
     """Contents of buffers for `interpret`: flat arrays, by buffer."""
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
+        """Held by a run: several threads take turns."""
         self._memories: dict[Buffer, HostMemory] = {}
 
     def place(self, buffer: Buffer, sizes: Sizes, array: Array | None = None) -> HostMemory:

@@ -106,10 +106,11 @@ class Model:
         return self.run_with_hooks(tokens, state, None)
 
     def run_with_hooks(
-        self, tokens: Sequence[Tokens], state: State, hooks: Hooks | None
+        self, tokens: Sequence[Tokens], state: State, hooks: Hooks | Mapping[Any, Any] | None
     ) -> list[Array | None]:
-        """As `run`, with hooks spliced in. Each set of hooks is compiled once."""
+        """As `run`, with hooks spliced in, or a dict of functions by site. Each set is compiled once."""
         self._check(tokens, state)
+        hooks = Hooks(hooks) if isinstance(hooks, Mapping) else hooks
         counts = cut([len(slot) for slot in tokens], self.token_chunk_size)
         results: list[Array | None] = [None] * len(tokens)
         if not any(counts):
@@ -124,6 +125,7 @@ class Model:
             self._pass(program, group, state, results)
         for slot, count in enumerate(counts):
             del tokens[slot][:count]
+            state.note(slot, tokens[slot], count)
         return results
 
     def _pass(self, program: Compiled, runs: list[Run], state: State, results: list[Array | None]) -> None:
@@ -204,7 +206,8 @@ class Model:
                 f"{len(tokens)} lists of tokens for a state of {state.num_batch} slots; give one a slot"
             )
         for slot, ids in enumerate(tokens):
-            check_ids(ids, slot, self.info.num_vocab)
+            rest = ids[: self.token_chunk_size] if state.has_checked(slot, ids) else ids
+            check_ids(rest, slot, self.info.num_vocab)
 
     def __str__(self) -> str:
         where = str(self.engine.context) if isinstance(self.engine, GpuEngine) else "numpy"

@@ -161,6 +161,11 @@ def _check_race(op: TensorOp) -> None:
     """
     updates = op.updates()
     for name, target in updates.items():
+        if not isinstance(target.source, Buffer):
+            raise ShapeError(
+                f"{op.name} writes {name}, which is a value of the graph and not memory; write a Buffer, or "
+                f"assign the slot a new tensor (built at {caller()})"
+            )
         for other, tensor in op.operands().items():
             if other not in updates and tensor.view != target.view and overlap(tensor, target):
                 raise ShapeError(

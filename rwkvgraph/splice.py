@@ -37,11 +37,13 @@ class _Replay:
         self.spliced: set[int] = set()
         self._now: dict[int, Tensor] = {}
         self._there: list[TensorOp] = []
+        self._known: set[int] = set()
         self._first = _first_sites(graph)
 
     def op(self, op: TensorOp) -> None:
         new = replace_operands(op, self._current)
         self._there.append(new)
+        self._known.add(id(new))
         if new is not op:
             self._now[id(op)] = new.result
 
@@ -53,6 +55,16 @@ class _Replay:
         if not isinstance(tensor.source, TensorOp) or id(tensor.source) not in self._now:
             return tensor
         return Tensor(self._now[id(tensor.source)].source, tensor.view, tensor.dtype)
+
+    def _check_known(self, op: TensorOp, hook: Hook) -> None:
+        for name, tensor in op.operands().items():
+            if isinstance(tensor.source, TensorOp) and id(tensor.source) not in self._known:
+                raise HookError(
+                    f"the hook at {hook!r} built {op.name} at {op.where} from {name}, a tensor of "
+                    f"{tensor.where} that does not exist there: it was built outside of the hook, or kept "
+                    "from a later site or an earlier compilation. Hooks run again at each compilation; "
+                    "build what they use inside them"
+                )
 
     def _call(self, site: Site, function: HookFunction) -> None:
         frame = type(site.frame)(site.frame._sizes, site.state)
@@ -66,9 +78,11 @@ class _Replay:
                        if value is not before.get(name)}  # fmt: skip
         built += _returned(returned, site.hook, [*built, *self._there])
         for op in built:
+            self._check_known(op, site.hook)
             record(op)
             self.spliced.add(id(op))
             self._there.append(op)
+            self._known.add(id(op))
         for name, value in changed.items():
             self._now[id(_rebindable(name, site).source)] = value
 

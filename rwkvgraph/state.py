@@ -36,10 +36,28 @@ class State:
         self.info = info
         self.num_batch = num_batch
         self._layers = layers
+        self._used: set[int] = set()
+        self._rest: dict[int, tuple[list[int], int]] = {}
         buffers = [buffer for layer in layers for buffer in layer.buffers()]
         self.memory: dict[Buffer, Any] = {
             buffer: engine.state_memory(buffer, {B: num_batch}) for buffer in buffers
         }
+
+    def is_empty(self, slot: int) -> bool:
+        """Whether a slot is as before its first token. Raises ValueError for a slot that the state lacks."""
+        self._check(slot)
+        return slot not in self._used
+
+    def has_checked(self, slot: int, ids: list[int]) -> bool:
+        """Whether these are the tokens that the last run left of a list whose ids it has looked at."""
+        seen, length = self._rest.get(slot, (None, 0))
+        return seen is ids and length == len(ids)
+
+    def note(self, slot: int, rest: list[int], count: int) -> None:
+        """Remember that a run took `count` tokens of a list, and what is left of it."""
+        self._rest[slot] = (rest, len(rest))
+        if count:
+            self._used.add(slot)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,6 +84,7 @@ class State:
             raise ValueError(f"a slot of this state is {self.shape}; it was given an array of {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError("a state is finite numbers; it was given NaN or infinity")
+        (self._used.add if values.any() else self._used.discard)(slot)
         for layer, rows in zip(self._layers, values, strict=True):
             start = 0
             for buffer in layer.buffers():

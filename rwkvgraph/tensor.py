@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwkvgraph.errors import ShapeError
-from rwkvgraph.view import Shape, Size, View
+from rwkvgraph.view import Dim, Shape, Size, View
 
 if TYPE_CHECKING:
     from rwkvgraph.op import TensorOp
@@ -74,11 +75,16 @@ class Buffer:
     """
 
     def __init__(
-        self, name: str, shape: tuple[Size, ...], dtype: DType = DType.F32, role: Role = Role.USER
+        self,
+        name: str,
+        shape: Size | tuple[Size, ...],
+        dtype: DType | str = DType.F32,
+        role: Role = Role.USER,
     ) -> None:
         self.name = name
-        self.shape = tuple(shape)
-        self.dtype = dtype
+        sizes = shape if isinstance(shape, tuple | list) else (shape,)
+        self.shape: Shape = tuple(size if isinstance(size, Dim) else index(size) for size in sizes)
+        self.dtype = DType(dtype)
         self.role = role
         self.is_texture = False
         """Whether a device holds it as a texture.

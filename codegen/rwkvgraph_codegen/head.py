@@ -37,6 +37,11 @@ class Head:
         return [f"i2_{q}" for q in range(self.columns // 8)] if self.is_subgroup else ["i2"]
 
     @property
+    def memory(self) -> int:
+        """Bytes of workgroup memory: five numbers a row, and a lane a thread."""
+        return 0 if self.is_subgroup else 4 * (5 * self.size + self.lanes * self.threads)
+
+    @property
     def each(self) -> int:
         """Rows a thread holds."""
         return self.size // self.shares

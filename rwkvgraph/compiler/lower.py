@@ -27,6 +27,9 @@ from rwkvgraph_codegen import (
 )
 from rwkvgraph_codegen.kernel import MAP_THREADS
 
+MOST_TURNS = 65535
+"""Turns after which llvmpipe ends any loop, without a word."""
+
 
 def lower(group: Group, plan: Plan, target: Target) -> list[Pass]:
     """The passes that run a group: one, or several for a matrix in more parts than a pass can bind.
@@ -84,6 +87,8 @@ def _lower_row(group: Group, plan: Plan, target: Target) -> Pass:
     domain = _domain(group)
     writer = Writer(group, plan.places, domain)
     threads = tuning_for(target).row_threads
+    if target.kind == "cpu" and domain.count > threads * MOST_TURNS:
+        raise CompileError(f"{group.label} reduces rows of {domain.inner}, more than a software adapter can")
     phases = _phases(writer, group)
     scope = _stores(writer, group.ops)
     parts = _parts(writer, subgroups=target.subgroups)

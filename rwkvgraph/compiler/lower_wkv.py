@@ -33,10 +33,12 @@ def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple
     writer = Writer(group, plan.places, domain)
     (op,) = (op for op in group.ops if isinstance(op, Wkv7))
     head = _head(domain, target)
-    if head.threads > target.limits.max_workgroup_invocations:
+    limits = target.limits
+    if head.threads > limits.max_workgroup_invocations or head.memory > limits.max_workgroup_storage:
         raise CompileError(
-            f"heads of {head.size} need {head.threads} threads a workgroup; the device allows "
-            f"{target.limits.max_workgroup_invocations} (built at {op.where})"
+            f"heads of {head.size} need {head.threads} threads and {head.memory} bytes a workgroup; the "
+            f"device allows {limits.max_workgroup_invocations} and {limits.max_workgroup_storage} "
+            f"(built at {op.where})"
         )
     lanes = _Lanes(writer, head)
     before = {want.op for want in wanted(group.ops, [op])} - {op}

@@ -6,6 +6,7 @@ Knows nothing of models or programs; `runner.py` decides what to bind and dispat
 import hashlib
 import os
 import re
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class Context:
         self.info = info
         self.target = target
         self.allocated = 0
+        self.lock = threading.RLock()
+        """Held by what writes, runs and reads back: a context serves several threads one after another."""
         self.driver = driver(device)
         self._dump = dump
         self._layouts: dict[Signature, GPUBindGroupLayout] = {}
@@ -206,10 +209,14 @@ class Context:
         self.check_alive()
         with faults(f"making {label} ({mebibytes(size)}, beside {mebibytes(self.allocated)} in use)"):
             buffer = self.device.create_buffer(label=label, size=size, usage=FLAGS[use])
-        self.allocated += size
         self._buffers.add(buffer)
-        weakref.finalize(buffer, forget, weakref.ref(self), size)
+        self.count(buffer, size)
         return buffer
+
+    def count(self, resource: object, size: int) -> None:
+        """Count bytes of device memory as allocated until the buffer or texture that holds them is gone."""
+        self.allocated += size
+        weakref.finalize(resource, forget, weakref.ref(self), size)
 
     def _check_fits(self, what: str, label: str, wanted: int, limit: int) -> None:
         if wanted > limit:

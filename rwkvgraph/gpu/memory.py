@@ -101,6 +101,7 @@ class TextureMemory:
                 format="rgba32float" if buffer.dtype is DType.F32 else "rgba32uint",
                 usage=wgpu.TextureUsage.TEXTURE_BINDING | wgpu.TextureUsage.COPY_DST,
             )
+        context.count(self.gpu, self.height * TEXTURE_WIDTH * TEXEL)
 
     @property
     def resource(self) -> Any:

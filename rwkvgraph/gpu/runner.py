@@ -79,6 +79,10 @@ class Runner:
         inputs: for each input buffer its rows. owner: what the bind groups belong to (a State); state: its
         memory.
         """
+        with self.context.lock:
+            return self._run(inputs, sizes, owner, state)
+
+    def _run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Memories) -> Array | None:
         steps = self.steps(sizes, owner, state)
         with faults("running a program"):
             for buffer, rows in inputs.items():

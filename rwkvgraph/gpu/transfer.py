@@ -105,7 +105,7 @@ def download(context: Context, buffer: GPUBuffer, offset: int, nbytes: int) -> B
     for at in range(0, nbytes, PIECE):
         size = min(PIECE, nbytes - at)
         copied = -(-size // 4) * 4  # buffers are multiples of 16, so this stays inside
-        with faults(f"reading {size} bytes of {buffer.label or 'a buffer'}"):
+        with context.lock, faults(f"reading {size} bytes of {buffer.label or 'a buffer'}"):
             staging = context.staging(copied)
             encoder = context.device.create_command_encoder()
             encoder.copy_buffer_to_buffer(buffer, offset + at, staging, 0, copied)

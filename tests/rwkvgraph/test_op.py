@@ -94,3 +94,15 @@ def test_an_operation_class_must_be_frozen() -> None:
 def test_a_reduction_that_kernels_lack_is_refused() -> None:
     with pytest.raises(rg.ShapeError, match="combines by 'min'"):
         rg.Reduction("least", "x", "min")
+
+
+def test_a_value_of_the_graph_cannot_be_written() -> None:
+    x = buffer(3, 4).tensor
+    with pytest.raises(rg.ShapeError, match="a value of the graph and not memory"):
+        rg.blit(x, x + 1.0)
+
+
+def test_a_buffer_takes_one_size_numpys_sizes_and_a_type_by_name() -> None:
+    assert rg.Buffer("one", 256).shape == (256,)
+    assert rg.Buffer("two", (np.int64(4), 2)).shape == (4, 2)  # type: ignore[arg-type]  # numpy is no int
+    assert rg.Buffer("half", 4, "f16").dtype is rg.DType.F16

@@ -1,5 +1,6 @@
 """Running programs again and again: nothing grows, nothing stale is read, what is not there is not run."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,43 @@ def test_two_slots_may_not_share_a_list(device: rg.Context | str) -> None:
     model = rg.Model.load(assets.default_model(), device)
     with pytest.raises(ValueError, match="share one list"):
         model.run([[1, 2]] * 2, model.state(2))
+
+
+def test_threads_with_states_of_their_own_do_not_disturb_each_other(device: rg.Context | str) -> None:
+    model = rg.Model.load(assets.default_model(), device)
+
+    def tell(first: int) -> list[int]:
+        state, ids = model.state(), [first]
+        for _ in range(12):
+            logits = model.run([[ids[-1]]], state)[0]
+            assert logits is not None
+            ids.append(int(logits.argmax()))
+        return ids
+
+    alone = [tell(first) for first in (5, 99)]
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(tell, (5, 99))) == alone
+
+
+def test_a_tensor_kept_from_elsewhere_is_named(device: rg.Context | str) -> None:
+    model = rg.Model.load(assets.default_model(), device)
+    kept: list[rg.Tensor] = []
+    hooks = rg.Hooks()
+    hooks.on(v7.PostFfn(3))(lambda frame: kept.append(frame.x))
+
+    @hooks.on(v7.PostFfn(1))
+    def borrow(frame: v7.Frame) -> None:
+        if kept:
+            frame.x = frame.x + kept[0]
+
+    model.run_with_hooks([[1]], model.state(), hooks)
+    hooks.on(v7.PostFfn(5))(lambda frame: None)
+    with pytest.raises(rg.HookError, match=r"PostFfn\(1\).*add.*does not exist there"):
+        model.run_with_hooks([[1]], model.state(), hooks)
+
+
+def test_hooks_may_be_a_dict(device: rg.Context | str) -> None:
+    model = rg.Model.load(assets.default_model(), device)
+    seen = rg.Buffer("seen", 256)
+    model.run_with_hooks([[1]], model.state(), {v7.PostFfn(0): lambda frame: rg.blit(frame.x[-1], seen)})
+    assert seen.read().any()
