@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -105,6 +106,32 @@ class LowRank:
 
     inner: Matrix
     outer: Matrix
+
+
+AttKind = TypeVar("AttKind")
+FfnKind = TypeVar("FfnKind")
+LayerKind = TypeVar("LayerKind")
+
+
+@dataclass(frozen=True)
+class Layer(Generic[AttKind, FfnKind]):
+    """Weights of a layer: its norms (C,), time mixing and channel mixing."""
+
+    ln1: Norm
+    ln2: Norm
+    att: AttKind
+    ffn: FfnKind
+
+
+@dataclass(frozen=True)
+class Weights(Generic[LayerKind]):
+    """All weights: emb (V, C), head (V, C), the norms before the first layer and after the last."""
+
+    emb: Matrix
+    ln0: Norm
+    ln_out: Norm
+    head: Matrix
+    layers: tuple[LayerKind, ...]
 
 
 class Arena:

@@ -26,6 +26,8 @@ from rwkvgraph.models.common import (
     matrix_shape,
     output_buffer,
 )
+from rwkvgraph.models.common import Layer as BaseLayer
+from rwkvgraph.models.common import Weights as BaseWeights
 from rwkvgraph.models.common import make_state as make_state
 from rwkvgraph.op import Buffer, Tensor, in_layer, tape
 from rwkvgraph.quant import Matrix
@@ -106,25 +108,8 @@ class Ffn:
     value: Matrix
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Weights of a layer."""
-
-    ln1: Norm
-    ln2: Norm
-    att: Att
-    ffn: Ffn
-
-
-@dataclass(frozen=True)
-class Weights:
-    """All weights: emb (V, C), head (V, C)."""
-
-    emb: Matrix
-    ln0: Norm
-    ln_out: Norm
-    head: Matrix
-    layers: tuple[Layer, ...]
+Layer = BaseLayer[Att, Ffn]
+Weights = BaseWeights[Layer]
 
 
 def detect(names: set[str]) -> bool:
