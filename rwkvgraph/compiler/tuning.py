@@ -45,8 +45,9 @@ CPU_NARROW = Tuning(
     8, (Shape("split", 32, 4, 1, max_tokens=7), Shape("tile", 64, 4, 4, unroll=2)), weights_in_textures=True
 )
 
-# One NVIDIA H200, f16 weights: one token at 1.2, 2.6, 3.1, 1.8, 4.4 TB/s for 2048x2048, 6432x2048, 8192x2048,
-# 2048x8192, 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6); tiles at 26 TFLOP/s for 1024 tokens.
+# One NVIDIA H200, f16 weights, each kernel alone. One token: 1.6, 3.0, 3.2, 2.6, 4.3 TB/s for 2048x2048,
+# 6432x2048, 8192x2048, 2048x8192, 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6), without subgroups
+# up to 5 % less. 1024 tokens: 26 TFLOP/s; tiles of 128x128 reach 36, but small matrices do not fill the GPU.
 GPU = Tuning(
     256,
     (
