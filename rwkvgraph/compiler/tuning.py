@@ -46,8 +46,9 @@ CPU_NARROW = Tuning(
 )
 
 # One NVIDIA H200, f16 weights, each kernel alone. One token: 1.6, 3.0, 3.2, 2.6, 4.3 TB/s for 2048x2048,
-# 6432x2048, 8192x2048, 2048x8192, 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6), without subgroups
-# up to 5 % less. 1024 tokens: 26 TFLOP/s; tiles of 128x128 reach 36, but small matrices do not fill the GPU.
+# 6432x2048, 8192x2048, 2048x8192, 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6), without
+# subgroups up to 5 % less. 1024 tokens: 26 TFLOP/s; tiles of 128x128 reach 36, but small matrices do not
+# fill the GPU with those.
 GPU = Tuning(
     256,
     (
