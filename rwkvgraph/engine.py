@@ -112,7 +112,7 @@ class HostCompiled:
         """Run once; gives the output's rows, or None where there are none."""
         with self._host.lock:
             for buffer, rows in inputs.items():
-                self._host.place(buffer, sizes).write(rows.reshape(-1, *rows.shape[1:]))
+                self._host.place(buffer, sizes).write(rows)
             for buffer, memory in state.items():
                 self._host.place_flat(buffer, memory.memory.flat)
             self._host.place(self._output, sizes)

@@ -88,7 +88,7 @@ def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> 
     """
     results: dict[TensorOp, Array] = {}
     ops = tuple(ops)
-    needs = Graph(ops).last_rows
+    needs = Graph(ops).last_rows if 0 in sizes.values() else {}
 
     def read(tensor: Tensor) -> Array:
         if isinstance(tensor.source, Buffer):
@@ -101,7 +101,7 @@ def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> 
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         for op in ops:
-            if not all(sizes[dim] for dim in needs[op]):
+            if not all(sizes[dim] for dim in needs.get(op, ())):
                 continue  # the last row of nothing
             arrays = [_as_computed(op, name, read(tensor)) for name, tensor in op.operands().items()]
             value: Any = op.numpy(*arrays)

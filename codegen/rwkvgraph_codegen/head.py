@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LOWEST = "-0x1.fffffep+127f"
+from rwkvgraph_codegen.source import LOWEST
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ def _workgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> di
         lines["load"].append(f"var s{j} = {place};")
         lines["removed"].append(f"removed = fma(-s{j}, V({gone}), removed);")
         lines["update"].append(f"let t{j} = {token};")
-        added = f"fma(value, V(t{j}.z), removed * t{j}.w)"
-        lines["update"].append(f"s{j} = fma(s{j}, V(t{j}.y), {added});")
-        lines["update"].append(f"y = fma(s{j}, V(t{j}.x), y);")
+        lines["update"] += _one_row(j, f"s{j}", "value", "removed", "y")
         lines["store"].append(f"{place} = s{j};")
     one = {name: values[0] for name, values in inputs.items()}
     lines["hand_out"] = _hand_out(head, one)
@@ -106,11 +104,15 @@ def _subgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dic
             s, v = f"s{j}_{q}", inputs["v"][q]
             lines["load"].append(f"var {s} = {place};")
             lines["removed"].append(f"removed{q} = fma(-{s}, V(gone{j}), removed{q});")
-            added = f"fma({v}, V(t{j}.z), removed{q} * t{j}.w)"
-            lines["update"].append(f"{s} = fma({s}, V(t{j}.y), {added});")
-            lines["update"].append(f"y{q} = fma({s}, V(t{j}.x), y{q});")
+            lines["update"] += _one_row(j, s, v, f"removed{q}", f"y{q}")
             lines["store"].append(f"{place} = {s};")
     return {**_indented(lines), "size": head.size, "count": len(head.lane_names)}
+
+
+def _one_row(j: int, state: str, value: str, removed: str, y: str) -> list[str]:
+    """Lines that bring row j of a state forward by a token, with its r w k b in t`j`, and add it to y."""
+    added = f"fma({value}, V(t{j}.z), {removed} * t{j}.w)"
+    return [f"{state} = fma({state}, V(t{j}.y), {added});", f"{y} = fma({state}, V(t{j}.x), {y});"]
 
 
 def _hand_out(head: Head, inputs: dict[str, str]) -> list[str]:

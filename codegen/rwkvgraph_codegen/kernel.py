@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from importlib import resources
 
 from rwkvgraph_codegen.dialect import Dialect
-from rwkvgraph_codegen.source import Parts, Source, assemble, fill
+from rwkvgraph_codegen.source import LOWEST, Parts, Source, assemble, fill
 from rwkvgraph_codegen.statement import Statement, block
 
 MAP_THREADS = 64
+LOWEST_LANES = f"vec4<f32>({LOWEST})"
 
 _MAP = """
 @compute @workgroup_size($threads)
@@ -108,11 +109,13 @@ def reduction(combine: str, threads: int, subgroups: bool) -> str:
             "subgroup": "subgroupAdd",
         }
     else:
-        holes = {"name": "reduce_max", "combined": "max(a, b)", "start": LOWEST, "subgroup": "subgroupMax"}
+        holes = {
+            "name": "reduce_max",
+            "combined": "max(a, b)",
+            "start": LOWEST_LANES,
+            "subgroup": "subgroupMax",
+        }
     return fill(template, threads=threads, **holes)
-
-
-LOWEST = "vec4<f32>(-0x1.fffffep+127f)"
 
 
 def prelude(name: str) -> str:
@@ -138,7 +141,7 @@ def _phase(index: int, phase: Phase, threads: int, parts: Parts) -> str:
     call = f"reduce_{'add' if add else 'max'}(thread, {partial}" + (", subgroup)" if parts.subgroups else ")")
     text = fill(
         _PHASE, partial=partial, result=result, threads=threads, reduce=call, gather="\n".join(gather),
-        start="vec4<f32>(0.0)" if add else LOWEST, body=block(list(phase.statements), 2),
+        start="vec4<f32>(0.0)" if add else LOWEST_LANES, body=block(list(phase.statements), 2),
     )  # fmt: skip
     lets = [f"    let {item.name} = {result}.{'xyzw'[place]};" for place, item in enumerate(phase.sums)]
     return "\n".join([text, *lets])

@@ -10,6 +10,9 @@ from rwkvgraph_codegen.binding import Binding
 from rwkvgraph_codegen.dialect import Dialect
 from rwkvgraph_codegen.statement import Function, Load, Statement, Store
 
+LOWEST = "-0x1.fffffep+127f"
+"""The smallest f32, as both front ends take it: where a maximum starts."""
+
 
 @dataclass(frozen=True)
 class Source:

@@ -19,6 +19,11 @@ class Group:
     """The symbolic axes without which it does not run: it reads their last row."""
 
     @property
+    def layer(self) -> int | None:
+        """The layer its pass is counted in: that of its last operation."""
+        return self.ops[-1].layer
+
+    @property
     def label(self) -> str:
         """`layer_norm+lerp×6`: the operations, equal neighbours counted."""
         names: list[list[object]] = []
@@ -52,13 +57,13 @@ class Fused:
 
     def passes_of(self, layer: int | None) -> tuple[Group, ...]:
         """The groups whose last operation belongs to a layer (None: to no layer)."""
-        return tuple(group for group in self.groups if group.ops[-1].layer == layer)
+        return tuple(group for group in self.groups if group.layer == layer)
 
     def __str__(self) -> str:
         names = number_ops(self.ops())
         lines: list[Line] = []
         for group in self.groups:
-            layer = group.ops[-1].layer
+            layer = group.layer
             lines.append(Line(f"{group.kind}: {group.label}", layer))
             lines += [Line(f"    {op_text(op, names)}", layer) for op in group.ops]
         refusals = [

@@ -54,11 +54,6 @@ def lower(group: Group, plan: Plan, target: Target) -> list[Pass]:
     return passes
 
 
-def layer_of(group: Group) -> int | None:
-    """The layer a group's pass is counted in: that of its last operation."""
-    return group.ops[-1].layer
-
-
 def size_row(domain: Domain) -> tuple[Amount, Amount, Amount, Amount]:
     """The first row of every uniform: rows, middle, inner elements, lanes of a row."""
     return Amount.of(domain.rows), Amount(domain.middle), Amount(domain.inner), Amount(domain.count)
@@ -155,5 +150,5 @@ def _parts(writer: Writer, subgroups: bool = False) -> Parts:
 def _pass(group: Group, writer: Writer, source: Source, grid: Grid, domain: Domain) -> Pass:
     variant = Variant(source, (size_row(domain), *writer.table), grid)
     return Pass(
-        group.label, layer_of(group), (variant,), tuple(writer.buffers), Amount.of(domain.rows), group.needs
+        group.label, group.layer, (variant,), tuple(writer.buffers), Amount.of(domain.rows), group.needs
     )

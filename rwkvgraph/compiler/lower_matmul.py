@@ -104,16 +104,14 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         size = (rows, Amount(units), Amount(), Amount())
         grid = Grid(Amount(units), 1, rows, shape.group_tokens)
         variants.append(Variant(source, (size, *writer.table), grid, shape.max_tokens))
-    return Pass(group.label, group.ops[-1].layer, tuple(variants), tuple(writer.buffers), rows, group.needs)
+    return Pass(group.label, group.layer, tuple(variants), tuple(writer.buffers), rows, group.needs)
 
 
 def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:
     """Write where each part's workgroups start, for `rows` matrix rows a workgroup; gives their number."""
     units = 0
     for index, part in enumerate(parts):
-        first, *rest = writer.table[WORDS * index]
-        del first
-        writer.table[WORDS * index] = (Amount(units), *rest)  # type: ignore[assignment]  # still four
+        writer.table[WORDS * index] = (Amount(units), *writer.table[WORDS * index][1:])
         units += -(-part.rows // rows)
     return units
 
@@ -189,8 +187,7 @@ def _finish(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement
     """
     cases, statements = [], []
     for index, part in enumerate(parts):
-        shape, place, *_ = writer.table[WORDS * index : WORDS * index + 2]
-        del shape
+        place = writer.table[WORDS * index + 1]
         writer.table[WORDS * index + 1] = (*place[:3], Amount(writer.start_part()))
         scope = Scope(writer)
         scope.give(part.op, "value")

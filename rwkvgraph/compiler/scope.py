@@ -9,7 +9,7 @@ from rwkvgraph.compiler.domain import Domain
 from rwkvgraph.compiler.program import Amount
 from rwkvgraph.compiler.writer import ABOVE, HERE, Want, Writer
 from rwkvgraph.op import BEFORE, Buffer, DType, Map, Row, Tensor, TensorOp
-from rwkvgraph_codegen import Binding, Call, Load, Statement, Store
+from rwkvgraph_codegen import Binding, Call, Load, Mode, Statement, Store
 
 
 class Scope:
@@ -29,7 +29,7 @@ class Scope:
     def value(self, op: TensorOp, row: str = HERE) -> str:
         """The variable with an operation's value; loads and calls are added as needed."""
         want = Want(op, row)
-        name = self._writer.given(want) or self._known.get(want)
+        name = self._known.get(want)
         if name is None:
             assert isinstance(op, Map), "only maps and rows have an expression"
             name = self._call(op, row)
@@ -119,7 +119,7 @@ class Scope:
         binding = self._writer.binding(tensor.source)
         step = tensor.view.strides[0] if tensor.view.strides else 0
         at = self._writer.row_of(tensor.view, Amount(tensor.view.offset), Amount(step), Amount(), Amount())
-        mode = "words" if _word_type(tensor) != "u32" else "word"
+        mode: Mode = "words" if _word_type(tensor) != "u32" else "word"
         return self._load(binding, mode, self._writer.spot(at), row)
 
     def _row(self, op: TensorOp, name: str, expression: str, row: str, returns: str = "u32") -> str:
@@ -135,11 +135,11 @@ class Scope:
         function = self._writer.function(f"op_{op.name}_{name}_row", parameters, returns, expression)
         return self._emit(function, arguments)
 
-    def _load(self, binding: Binding, mode: str, at: str, row: str) -> str:
+    def _load(self, binding: Binding, mode: Mode, at: str, row: str) -> str:
         key = ("load", binding, mode, at, row)
         if key not in self._known:
             name = self._writer.fresh()
-            self.statements.append(Load(name, binding, mode, at, row, self.lane))  # type: ignore[arg-type]  # a Mode, by callers
+            self.statements.append(Load(name, binding, mode, at, row, self.lane))
             self._known[key] = name
         return self._known[key]
 

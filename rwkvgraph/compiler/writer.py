@@ -47,12 +47,7 @@ class Writer:
         self._written: set[Buffer | Slot] = {places[op].slot for op in self.stored}
         self._written |= {_buffer(tensor) for op in group.ops for tensor in op.updates().values()}
         self._sums: dict[tuple[TensorOp, str, str], str] = {}
-        self._given: dict[Want, str] = {}
         self._count = 0
-
-    def give(self, op: TensorOp, name: str) -> None:
-        """Let the value of an op be a variable that the kernel's own text sets."""
-        self._given[Want(op, HERE)] = name
 
     def binding(self, source: Buffer | Slot) -> Binding:
         """The binding of a buffer, made when first asked for."""
@@ -160,10 +155,6 @@ class Writer:
     def sum_name(self, op: TensorOp, row: str, reduction: str) -> str:
         """The variable that holds a reduction's result, fixed at first mention."""
         return self._sums.setdefault((op, row, reduction), f"{reduction}_{len(self._sums)}")
-
-    def given(self, want: Want) -> str | None:
-        """The variable the kernel's own text sets for a value."""
-        return self._given.get(want)
 
 
 _ROW_OF_ZEROS: TableRow = (Amount(), Amount(), Amount(), Amount())

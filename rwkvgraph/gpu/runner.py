@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
-from rwkvgraph.compiler.plan import Slot
+from rwkvgraph.compiler.plan import ELEMENT, Slot
 from rwkvgraph.compiler.program import Pass, Program, Variant
 from rwkvgraph.gpu.context import Access, Context, Kernel, Signature
 from rwkvgraph.gpu.faults import faults
@@ -23,10 +23,6 @@ from rwkvgraph.gpu.transfer import Readback
 from rwkvgraph.op import Array, Buffer, Role
 from rwkvgraph.view import B, Dim, O, Sizes, T, resolve, round_up, row_width
 from rwkvgraph_codegen import Binding
-
-ELEMENT = 4
-"""Bytes of an activation."""
-
 
 AHEAD = 48
 """Passes in a submission. The device starts with the first ones while the others are still being recorded."""
