@@ -1,10 +1,41 @@
-"""The unrolled parts of a per-head recurrence, and reductions over a head."""
+"""Recurrences: the unrolled parts of those with a matrix a head, the whole of those of single channels."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from string import Template
 
 from rwkvgraph_codegen.source import LOWEST
+
+Lanes = Mapping[str, list[str]]
+"""The variables of each operand: one for each lane that a thread has."""
+
+
+@dataclass(frozen=True)
+class HeadRule:
+    """What a token does to a head's state, a matrix of S rows (keys) and S columns (values), in WGSL.
+
+    `numbers`: four expressions over the operands ($r, $k, …), taken at the row's own key; a step sees them as
+    $t.x to $t.w. `look`: one more, and before any row changes $seen = Σ rows $s * look; empty where nothing
+    needs it. `step`: the lines that bring a row's lane $s of columns forward and add to the result $y;
+    operands in them are those of the columns.
+    """
+
+    numbers: tuple[str, str, str, str]
+    step: tuple[str, ...]
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class ScanRule:
+    """What a token does to the state of a channel, `rows` numbers $s0, $s1 …, in WGSL.
+
+    `step`: lines over those and the operands ($k, $v, …), all of the lane type; the result is `let y`.
+    """
+
+    rows: int
+    step: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,82 +78,111 @@ class Head:
         return self.size // self.shares
 
 
-def head_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dict[str, object]:
-    """The lines that load, use and store a thread's share of the state, and what they need.
+def head_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> dict[str, object]:
+    """The holes of the head's template: the lines that load, use and store a thread's share of the state.
 
-    The state is in variables s0, s1, … inputs: for r, w, k, v, kk and a the variables of each lane.
-    Unrolled, so that the state stays in registers: naga bounds loops in a way that keeps drivers from
-    unrolling them.
+    The state is in variables s0, s1, … of `buffer`. Unrolled, so that it stays in registers: naga bounds
+    loops in a way that keeps drivers from unrolling them.
     """
-    return _subgroup_text(buffer, head, inputs) if head.is_subgroup else _workgroup_text(buffer, head, inputs)
+    make = _subgroup_text if head.is_subgroup else _workgroup_text
+    return make(buffer, head, rule, inputs)
 
 
-def _workgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dict[str, object]:
-    lines: dict[str, list[str]] = {"load": [], "removed": [], "update": [], "store": []}
+def scan_text(buffer: str, lanes: int, rule: ScanRule, inputs: Lanes) -> dict[str, object]:
+    """The holes of the template for channels: the lines that load, use and store a lane's state."""
+    places = [f"{buffer}[(column + {row}u * place.z) / {lanes}u]" for row in range(rule.rows)]
+    names = {f"s{row}": f"s{row}" for row in range(rule.rows)} | {name: v[0] for name, v in inputs.items()}
+    lines = {
+        "load": [f"var s{row} = {place};" for row, place in enumerate(places)],
+        "step": [Template(line).substitute(names) for line in rule.step],
+        "store": [f"{place} = s{row};" for row, place in enumerate(places)],
+    }
+    return {**_indented(lines), "lanes": lanes}
+
+
+def _workgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> dict[str, object]:
+    lines: dict[str, list[str]] = {"load": [], "look": [], "update": [], "store": []}
+    names = {name: values[0] for name, values in inputs.items()} | {"seen": "seen", "y": "y"}
+    if rule.look:
+        lines["look"].append("var seen = V(0.0);")
     for j in range(head.each):
-        token, gone = f"rwkb[first + {j}u]", f"removal[first + {j}u]"
         place = f"{buffer}[(column + {j}u * place.z) / {head.lanes}u]"
         lines["load"].append(f"var s{j} = {place};")
-        lines["removed"].append(f"removed = fma(-s{j}, V({gone}), removed);")
-        lines["update"].append(f"let t{j} = {token};")
-        lines["update"] += _one_row(j, f"s{j}", "value", "removed", "y")
+        if rule.look:
+            lines["look"].append(f"seen = fma(s{j}, V(looks[first + {j}u]), seen);")
+        lines["update"].append(f"let t{j} = numbers[first + {j}u];")
+        lines["update"] += _step(rule, {**names, "s": f"s{j}", "t": f"t{j}"})
         lines["store"].append(f"{place} = s{j};")
-    one = {name: values[0] for name, values in inputs.items()}
-    lines["hand_out"] = _hand_out(head, one)
-    texts = _indented(lines)
+    if rule.look:
+        lines["look"].append("seen = sum_shares(thread, seen);")
+    lines["hand_out"] = _hand_out(head, rule, names)
     sizes = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
     sizes |= {"columns": head.columns, "threads": head.threads, "each": head.each}
-    return {**one, **texts, **sizes, "sum_shares": _sum_shares(head), **_reductions(head)}
+    looks = f"var<workgroup> looks: array<f32, {head.size}>;" if rule.look else ""
+    return {
+        **_indented(lines), **sizes, "looks": looks, "sum_shares": _sum_shares(head), **_reductions(head)
+    }  # fmt: skip
 
 
-def _indented(lines: dict[str, list[str]]) -> dict[str, object]:
-    depth = {"load": 1, "removed": 2, "update": 2, "store": 1, "hand_out": 3}
+def _indented(lines: Mapping[str, list[str]]) -> dict[str, object]:
+    depth = {"load": 1, "look": 2, "update": 2, "step": 2, "store": 1, "hand_out": 3}
     return {name: "\n".join("    " * depth[name] + line for line in part) for name, part in lines.items()}
 
 
-def _subgroup_text(buffer: str, head: Head, inputs: dict[str, list[str]]) -> dict[str, object]:
+def _subgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> dict[str, object]:
     """The same for the subgroup form.
 
     Row j's numbers are in thread j / 4 % 8, lane j / 32 of it, part j % 4.
     """
     lanes = range(len(head.lane_names))
-    lines: dict[str, list[str]] = {"load": [], "removed": [], "update": [], "store": []}
+    names = [{name: values[q] for name, values in inputs.items()} for q in lanes]
+    lines: dict[str, list[str]] = {"load": [], "look": [], "update": [], "store": []}
     lines["load"] = [f"let i2_{q} = thread + {8 * q}u;" for q in lanes]
-    lines["removed"] = [f"var removed{q} = V(0.0);" for q in lanes]
     for q in lanes:
-        r, w, k, kk, a = (inputs[name][q] for name in ("r", "w", "k", "kk", "a"))
+        if rule.look:
+            lines["look"] += [f"let look{q} = {_filled(rule.look, names[q])};", f"var seen{q} = V(0.0);"]
+        values = [f"({_filled(number, names[q])})" for number in rule.numbers]
         for part in "xyzw":
-            numbers = f"{r}.{part}, {w}.{part}, {k}.{part}, {kk}.{part} * {a}.{part}"
-            lines["update"].append(f"let row{q}{part} = vec4<f32>({numbers});")
+            lines["update"].append(
+                f"let row{q}{part} = vec4<f32>({', '.join(f'{v}.{part}' for v in values)});"
+            )
         lines["update"].append(f"var y{q} = V(0.0);")
     for j in range(head.size):
         thread, lane, part = j // 4 % 8, j // 32, "xyzw"[j % 4]
-        lines["removed"].append(f"let gone{j} = subgroupBroadcast({inputs['kk'][lane]}.{part}, {thread}u);")
+        if rule.look:
+            lines["look"].append(f"let look_{j} = subgroupBroadcast(look{lane}.{part}, {thread}u);")
         lines["update"].append(f"let t{j} = subgroupBroadcast(row{lane}{part}, {thread}u);")
         for q in lanes:
             place = f"{buffer}[(column + {j}u * place.z) / 4u + i2_{q}]"
-            s, v = f"s{j}_{q}", inputs["v"][q]
-            lines["load"].append(f"var {s} = {place};")
-            lines["removed"].append(f"removed{q} = fma(-{s}, V(gone{j}), removed{q});")
-            lines["update"] += _one_row(j, s, v, f"removed{q}", f"y{q}")
-            lines["store"].append(f"{place} = {s};")
+            mine = {**names[q], "s": f"s{j}_{q}", "t": f"t{j}", "seen": f"seen{q}", "y": f"y{q}"}
+            lines["load"].append(f"var s{j}_{q} = {place};")
+            if rule.look:
+                lines["look"].append(f"seen{q} = fma(s{j}_{q}, V(look_{j}), seen{q});")
+            lines["update"] += _step(rule, mine)
+            lines["store"].append(f"{place} = s{j}_{q};")
     return {**_indented(lines), "size": head.size, "count": len(head.lane_names)}
 
 
-def _one_row(j: int, state: str, value: str, removed: str, y: str) -> list[str]:
-    """Lines that bring row j of a state forward by a token, with its r w k b in t`j`, and add it to y."""
-    added = f"fma({value}, V(t{j}.z), {removed} * t{j}.w)"
-    return [f"{state} = fma({state}, V(t{j}.y), {added});", f"{y} = fma({state}, V(t{j}.x), {y});"]
+def _step(rule: HeadRule, names: Mapping[str, str]) -> list[str]:
+    """Lines that bring a row of the state forward by a token."""
+    return [_filled(line, names) for line in rule.step]
 
 
-def _hand_out(head: Head, inputs: dict[str, str]) -> list[str]:
-    lines = []
+def _filled(text: str, names: Mapping[str, str]) -> str:
+    return Template(text).substitute(names)
+
+
+def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str]) -> list[str]:
+    """Lines that put the numbers of a thread's lane of rows where all threads can read them."""
+    lines = [f"let n{at} = {_filled(number, names)};" for at, number in enumerate(rule.numbers)]
+    if rule.look:
+        lines.append(f"let look = {_filled(rule.look, names)};")
     for index in range(head.lanes):
         part = f".{'xyzw'[index]}" if head.lanes == 4 else ""
         row = f"i2 * {head.lanes}u + {index}u"
-        values = ", ".join(f"{inputs[name]}{part}" for name in "rwk")
-        lines.append(f"rwkb[{row}] = vec4<f32>({values}, b{part});")
-        lines.append(f"removal[{row}] = {inputs['kk']}{part};")
+        lines.append(f"numbers[{row}] = vec4<f32>({', '.join(f'n{at}{part}' for at in range(4))});")
+        if rule.look:
+            lines.append(f"looks[{row}] = look{part};")
     return lines
 
 

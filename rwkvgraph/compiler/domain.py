@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from rwkvgraph.errors import ShapeError
 from rwkvgraph.op import BEFORE, Buffer, DType, Map, Role, Row, Tensor, TensorOp
+from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph.view import LANES, Shape, Size, View, row_width, split_rows
+from rwkvgraph_codegen import ScanRule
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,11 @@ def fits_kernel(ops: Sequence[TensorOp], kind: str) -> str | None:
         return reason
     if kind == "matmul":
         return _check_matmul(ops)
-    heads = [op for op in ops if op.kind == "wkv"]
-    if len(heads) > 1:
+    recurrences = [op for op in ops if isinstance(op, Recurrence)]
+    if len(recurrences) > 1:
         return "two recurrences"
+    if any(isinstance(op.rule, ScanRule) for op in recurrences) and any(isinstance(op, Row) for op in ops):
+        return "it reduces channels that other workgroups have"
     return None if find_domain(ops) else "the operations do not run over the same rows"
 
 
@@ -66,8 +70,7 @@ def find_domain(ops: Sequence[TensorOp]) -> Domain | None:
     if len(sizes) != 1:
         return None
     ((rows, total),) = sizes
-    heads = [op for op in ops if op.kind == "wkv"]
-    fixed = {op.shape[-1] for op in [*heads, *(op for op in ops if isinstance(op, Row))]}
+    fixed = {op.shape[-1] for op in ops if isinstance(op, (Recurrence, Row))}
     if len(fixed) > 1:
         return None
     shapes: list[tuple[int, int]] = [] if fixed else [(1, total)]
@@ -86,11 +89,12 @@ def find_domain(ops: Sequence[TensorOp]) -> Domain | None:
 
 def op_fits(op: TensorOp, domain: Domain) -> bool:
     """Whether an operation's operands and result can be reached from a domain."""
-    if domain.lanes > 1 and domain.middle > 1 and domain.inner % domain.lanes:
+    # Only the last axis of a row is padded to whole lanes: not heads, nor the rows of a recurrence's state.
+    if (domain.middle > 1 or isinstance(op, Recurrence)) and domain.inner % domain.lanes:
         return False
     try:
         for name, tensor in op.operands().items():
-            if tensor.dtype is DType.U32 or (op.kind == "wkv" and name in op.updates()):
+            if tensor.dtype is DType.U32 or (isinstance(op, Recurrence) and name in op.updates()):
                 continue  # read by the kernel's own text
             place = strides_of(tensor, op, name, domain)
             if domain.lanes > 1 and not (place.is_wide() and _owns_padding(tensor, op, domain)):

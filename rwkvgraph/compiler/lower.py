@@ -138,8 +138,7 @@ def _stores(writer: Writer, ops: Sequence[TensorOp]) -> Scope:
 
 def _lower_wkv(group: Group, plan: Plan, target: Target) -> Pass:
     domain = _domain(group)
-    writer, source, slots = lower_wkv(group, plan, domain, target)
-    return _pass(group, writer, source, Grid(Amount(domain.middle), 1, slots), domain)
+    return _pass(group, *lower_wkv(group, plan, domain, target), domain)
 
 
 def _parts(writer: Writer, subgroups: bool = False) -> Parts:

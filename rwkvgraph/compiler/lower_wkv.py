@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from dataclasses import dataclass
 
 from rwkvgraph.compiler.domain import Domain
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Plan
-from rwkvgraph.compiler.program import Amount
+from rwkvgraph.compiler.program import Amount, Grid
 from rwkvgraph.compiler.scope import Scope, wanted
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.writer import HERE, Writer
 from rwkvgraph.errors import CompileError
 from rwkvgraph.op import Buffer, Reduction, Row, Tensor, TensorOp
-from rwkvgraph.ops.wkv7 import Wkv7
+from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph.view import LANES
-from rwkvgraph_codegen import Call, Head, Parts, Source, Statement, assemble, block, fill, head_text
+from rwkvgraph_codegen import (
+    Call,
+    Head,
+    HeadRule,
+    Parts,
+    ScanRule,
+    Source,
+    Statement,
+    assemble,
+    block,
+    fill,
+    head_text,
+    prelude,
+    scan_text,
+)
 
 MOST_THREADS = 256
 """Threads of a head's workgroup: what every WebGPU device allows."""
@@ -25,14 +39,72 @@ MOST_ROWS = 32
 llvmpipe's compile time grows faster than their number.
 """
 
-OPERANDS = ("r", "w", "k", "v", "kk", "a")
+SCAN_THREADS = 32
+"""Lanes of channels in a workgroup: few, as a decode step of 4,096 channels has 1,024 lanes in all."""
 
 
-def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple[Writer, Source, Amount]:
-    """(the writer with buffers and table, the shader, workgroups in z) of a group with a recurrence."""
+def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple[Writer, Source, Grid]:
+    """(the writer with buffers and table, the shader, the grid) of a group with a recurrence."""
     writer = Writer(group, plan.places, domain)
-    (op,) = (op for op in group.ops if isinstance(op, Wkv7))
-    head = _head(domain, target)
+    (op,) = (op for op in group.ops if isinstance(op, Recurrence))
+    slots = Amount.of(op.starts.shape[0])
+    if isinstance(op.rule, ScanRule):
+        threads = min(SCAN_THREADS, target.lanes or SCAN_THREADS)
+        main = _scan(writer, op, op.rule, threads)
+        grid = Grid(Amount(domain.count), threads, slots)
+    else:
+        head = _head(domain, target)
+        _check_head(op, head, target)
+        threads, main = head.threads, _heads(writer, op, op.rule, head)
+        grid = Grid(Amount(domain.middle), 1, slots)
+    functions, statements = tuple(writer.functions.values()), tuple(main.statements)
+    parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, target.subgroups)
+    return writer, assemble(group.label, parts, main.text, threads, target.dialect), grid
+
+
+@dataclass(frozen=True)
+class _Main:
+    """The text of an entry point, and the statements in it."""
+
+    text: str
+    statements: tuple[Statement, ...]
+
+
+def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head) -> _Main:
+    lanes = _Lanes(writer, head.lane_names, head.shares)
+    inputs, split = lanes.before(op)
+    lanes.give(op, [f"y{q}" for q in range(len(head.lane_names))] if head.is_subgroup else ["y"])
+    lanes.after(op)
+    text = head_text(_buffer_name(writer, op.state), head, rule, inputs)
+    file = "head_subgroup.wgsl" if head.is_subgroup else "head.wgsl"
+    return _main(writer, op, lanes.statements, split, file, text)
+
+
+def _scan(writer: Writer, op: Recurrence, rule: ScanRule, threads: int) -> _Main:
+    lanes = _Lanes(writer, ["i2"], 1)
+    inputs, split = lanes.before(op)
+    lanes.give(op, ["y"])
+    lanes.after(op)
+    text = scan_text(_buffer_name(writer, op.state), writer.domain.lanes, rule, inputs)
+    return _main(writer, op, lanes.statements, split, "scan.wgsl", {**text, "threads": threads})
+
+
+def _main(
+    writer: Writer,
+    op: Recurrence,
+    statements: list[Statement],
+    split: int,
+    file: str,
+    text: dict[str, object],
+) -> _Main:
+    """A template filled, with the functions before it; statements from `split` on come after the step."""
+    holes = {**text, **_state(writer, op)}
+    holes |= {"prologue": block(statements[:split], 2), "epilogue": block(statements[split:], 2)}
+    return _Main("\n".join([*_readers(writer, op), fill(prelude(file), **holes)]), tuple(statements))
+
+
+def _check_head(op: Recurrence, head: Head, target: Target) -> None:
+    """Raise CompileError for heads that a workgroup of the device cannot hold."""
     limits = target.limits
     if head.threads > limits.max_workgroup_invocations or head.memory > limits.max_workgroup_storage:
         raise CompileError(
@@ -40,27 +112,6 @@ def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple
             f"device allows {limits.max_workgroup_invocations} and {limits.max_workgroup_storage} "
             f"(built at {op.where})"
         )
-    lanes = _Lanes(writer, head)
-    before = {want.op for want in wanted(group.ops, [op])} - {op}
-    inputs = {name: lanes.operand(op, name) for name in OPERANDS}
-    lanes.store([item for item in group.ops if item in before])
-    split = len(lanes.statements)
-    lanes.give(op, "y")
-    lanes.store([item for item in group.ops if item not in before])
-    holes = {**_state(writer, op), **head_text(_buffer_name(writer, op.state), head, inputs)}
-    holes["prologue"] = block(lanes.statements[:split], 2)
-    holes["epilogue"] = block(lanes.statements[split:], 2)
-    file = "wkv7_subgroup.wgsl" if head.is_subgroup else "wkv7.wgsl"
-    text = resources.files("rwkvgraph.ops").joinpath(file).read_text("utf-8")
-    main = "\n".join([*_readers(writer, op), fill(text, **holes)])
-    functions = tuple(writer.functions.values())
-    statements = tuple(lanes.statements)
-    parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, target.subgroups)
-    return (
-        writer,
-        assemble(group.label, parts, main, head.threads, target.dialect),
-        Amount.of(op.starts.shape[0]),
-    )
 
 
 def _head(domain: Domain, target: Target) -> Head:
@@ -77,37 +128,56 @@ def _head(domain: Domain, target: Target) -> Head:
 
 
 class _Lanes:
-    """The statements of a head's workgroup: one scope for each lane that a thread has, taking turns."""
+    """The statements of a token: one scope for each lane that a thread has, taking turns.
 
-    def __init__(self, writer: Writer, head: Head) -> None:
+    shares: threads that have the same lane.
+    """
+
+    def __init__(self, writer: Writer, names: list[str], shares: int) -> None:
         self.statements: list[Statement] = []
         self._writer = writer
-        self._head = head
-        self._scopes = [Scope(writer, name, self.statements) for name in head.lane_names]
+        self._shares = shares
+        self._scopes = [Scope(writer, name, self.statements) for name in names]
         self._summed: set[str] = set()
 
-    def operand(self, op: Wkv7, name: str) -> list[str]:
-        """The variables with an operand's value, a lane each."""
-        tensor = op.operands()[name]
+    def before(self, op: Recurrence) -> tuple[dict[str, list[str]], int]:
+        """Write what comes before the recurrence.
+
+        Gives its operands' variables, a lane each, and the number of statements.
+        """
+        earlier = self._earlier(op)
+        inputs = {name: self._operand(op, name, tensor) for name, tensor in op.token_operands.items()}
+        self._store([item for item in self._writer.inside_ops() if item in earlier])
+        return inputs, len(self.statements)
+
+    def after(self, op: Recurrence) -> None:
+        """Write what comes after it."""
+        earlier = self._earlier(op)
+        self._store([item for item in self._writer.inside_ops() if item not in earlier])
+
+    def give(self, op: TensorOp, names: list[str]) -> None:
+        """Let the value of an op be variables that the kernel's own text sets, a lane each."""
+        for scope, name in zip(self._scopes, names, strict=True):
+            scope.give(op, name)
+
+    def _earlier(self, op: Recurrence) -> set[TensorOp]:
+        return {want.op for want in wanted(self._writer.inside_ops(), [op])} - {op}
+
+    def _operand(self, op: Recurrence, name: str, tensor: Tensor) -> list[str]:
         producer = self._writer.inside(tensor)
         if producer is not None:
             self._sum(producer)
         return [scope.operand(op, name, tensor) for scope in self._scopes]
 
-    def give(self, op: TensorOp, name: str) -> None:
-        """Let the value of an op be variables that the kernel's own text sets: `y`, or `y0`, `y1`, …"""
-        for index, scope in enumerate(self._scopes):
-            scope.give(op, f"{name}{index}" if self._head.is_subgroup else name)
-
-    def store(self, ops: list[TensorOp]) -> None:
-        """Write what the operations leave behind, after the reductions that need it; once for a column."""
+    def _store(self, ops: list[TensorOp]) -> None:
+        """Write what the operations leave behind, after the reductions that need it; once for a lane."""
         for item in ops:
-            if item in self._writer.stored or (item.updates() and not isinstance(item, Wkv7)):
+            if item in self._writer.stored or (item.updates() and not isinstance(item, Recurrence)):
                 self._sum(item)
                 first = len(self.statements)
                 for scope in self._scopes:
                     scope.store(item)
-                if self._head.shares > 1:
+                if self._shares > 1:
                     self._scopes[0].guard_stores(first, "is_first")
 
     def _sum(self, op: TensorOp) -> None:
@@ -129,7 +199,7 @@ class _Lanes:
         self.statements.append(Call(name, kind, ("thread", joined)))
 
 
-def _state(writer: Writer, op: Wkv7) -> dict[str, object]:
+def _state(writer: Writer, op: Recurrence) -> dict[str, object]:
     """Where the state is: offset, elements from slot to slot and from row to row."""
     view = op.state.view
     steps = Amount(view.strides[0]), Amount(view.strides[1])
@@ -137,7 +207,7 @@ def _state(writer: Writer, op: Wkv7) -> dict[str, object]:
     return {"state": row}
 
 
-def _readers(writer: Writer, op: Wkv7) -> list[str]:
+def _readers(writer: Writer, op: Recurrence) -> list[str]:
     """The functions that read a slot's first token and a token's cursor."""
     texts = []
     for name, tensor, kind in (("starts", op.starts, "u32"), ("cursor", op.cursors, "vec4<u32>")):

@@ -25,4 +25,6 @@ from rwkvgraph.ops.norm import layer_norm as layer_norm
 from rwkvgraph.ops.norm import softmax as softmax
 from rwkvgraph.ops.shift import keep_last as keep_last
 from rwkvgraph.ops.shift import previous_token as previous_token
+from rwkvgraph.ops.wkv4 import wkv4 as wkv4
+from rwkvgraph.ops.wkv6 import wkv6 as wkv6
 from rwkvgraph.ops.wkv7 import wkv7 as wkv7

@@ -1,4 +1,4 @@
-"""RWKV-7's recurrence. Its kernel is in wkv7.wgsl."""
+"""RWKV-7's recurrence."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rwkvgraph.errors import ShapeError
-from rwkvgraph.op import Array, Tensor, TensorOp, caller, updated
-from rwkvgraph.view import Shape
+from rwkvgraph.op import Array, Tensor, updated
+from rwkvgraph.ops.recurrence import Recurrence
+from rwkvgraph_codegen import HeadRule
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Wkv7(TensorOp):
+class Wkv7(Recurrence):
     """y of RWKV-7 time mixing, token by token; the state is updated in place.
 
     Per head, with M[j, i] the state of key j and value i (web-rwkv, time_mix_v7; RWKV-7 paper, eq. 17):
@@ -31,26 +31,15 @@ class Wkv7(TensorOp):
     a: Tensor
     state: Tensor = updated()
 
-    kind = "wkv"
-
-    def infer(self) -> Shape:
-        """(T, H, S). Raises ShapeError unless the six operands agree and the state fits them."""
-        shapes = {tensor.shape for tensor in (self.r, self.w, self.k, self.v, self.kk, self.a)}
-        shape = shapes.pop()
-        if shapes or len(shape) != 3:
-            raise ShapeError(
-                f"wkv7 takes r w k v kk a of one shape (T, H, S); given {self.r} … (at {caller()})"
-            )
-        _, heads, size = shape
-        assert isinstance(heads, int) and isinstance(size, int), "only axis 0 may be symbolic"
-        if self.state.shape[1:] != (size, heads * size):
-            raise ShapeError(
-                f"wkv7's state is (B, {size}, {heads * size}); given {self.state} (at {caller()})"
-            )
-        return shape
+    rule = HeadRule(
+        numbers=("$r", "$w", "$k", "$kk * $a"),
+        look="-$kk",
+        step=("$s = fma($s, V($t.y), fma($v, V($t.z), $seen * $t.w));", "$y = fma($s, V($t.x), $y);"),
+    )
 
     def numpy(self, *arrays: Array) -> Array:
-        starts, cursors, r, w, k, v, kk, a, state = arrays
+        starts, cursors, *operands, state = arrays
+        r, w, k, v, kk, a = (np.broadcast_to(operand, self.shape_of(cursors)) for operand in operands)
         _, heads, size = r.shape
         y = np.empty_like(r)
         for start in starts:

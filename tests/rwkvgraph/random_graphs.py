@@ -104,6 +104,8 @@ def _menu(
 ) -> list[Callable[[int], object]]:  # fmt: skip
     """What a choice can do; its argument picks the operands."""
     head = (T, b.heads, b.width // b.heads)
+    channels = b.buffer("channels", B, 3, b.width)
+    b.contents[channels][:, 1] = np.exp(b.contents[channels][:, 1])  # a sum of weights
 
     def pick(tensors: list[Tensor], n: int) -> Tensor:
         return tensors[-1 - n % len(tensors)]
@@ -126,6 +128,15 @@ def _menu(
         r, k, v = (ops.tanh(z).reshape(*head) for z in (x, y, pick(b.wide, n // 9)))
         return flat(ops.wkv7(starts, cursors, r, decays, k, v, key, rates, memory.tensor))
 
+    def recur_6(x: Tensor, y: Tensor, n: int) -> Tensor:
+        r, w, k = (z.reshape(*head) for z in (ops.tanh(y), ops.decay(x), ops.tanh(x)))
+        v, u = ops.tanh(pick(b.wide, n // 9)).reshape(*head), pick(b.rows, n).reshape(*head[1:])
+        return flat(ops.wkv6(starts, cursors, r, w, k, v, u, memory.tensor))
+
+    def recur_4(x: Tensor, y: Tensor, n: int) -> Tensor:
+        w, u = ops.tanh(pick(b.rows, n)), pick(b.rows, n // 5)
+        return ops.wkv4(starts, cursors, w, u, ops.tanh(x), ops.tanh(y), channels.tensor)
+
     return [
         wide(lambda x, y, n: ops.add(x, y)),
         wide(lambda x, y, n: ops.lerp(x, y, pick(b.rows, n // 9))),
@@ -140,6 +151,8 @@ def _menu(
         wide(lambda x, y, n: ops.add(x, kept.tensor)),
         wide(lambda x, y, n: ops.identity(kept.tensor)),
         wide(recur),
+        wide(recur_6),
+        wide(recur_4),
         lambda n: b.inner.append(ops.squared_relu(ops.tanh(ops.matmul(up(), pick(b.wide, n))))),
         lambda n: b.wide.append(ops.matmul(down(), pick(b.inner, n))) if b.inner else None,
         lambda n: ops.keep_last(pick(b.wide, n), state.tensor, cursors),

@@ -1,8 +1,8 @@
-// RWKV-7 time mixing of one head of one slot a workgroup, token after token. A lane of the head's columns (values)
-// belongs to $shares threads, each of which holds $each of its rows (keys) in registers for the whole run; a token's
-// r w k b (b = kk a) and kk go round through workgroup memory.
-var<workgroup> rwkb: array<vec4<f32>, $size>;
-var<workgroup> removal: array<f32, $size>;
+// The recurrence of one head of one slot a workgroup, token after token. A lane of the head's columns (values) belongs
+// to $shares threads, each of which holds $each of its rows (keys) in registers for the whole run; a token's numbers of
+// each row go round through workgroup memory.
+var<workgroup> numbers: array<vec4<f32>, $size>;
+$looks
 var<workgroup> shared_sums: array<V, $threads>;
 $reduce
 
@@ -25,16 +25,12 @@ $set_up
 $load
     for (var i0 = cursor.y; i0 < cursor.y + cursor.z; i0++) {
 $prologue
-        let b = $kk * $a;
         workgroupBarrier(); // the threads may still read the token before
         if is_first {
 $hand_out
         }
         workgroupBarrier();
-        let value = $v;
-        var removed = V(0.0);
-$removed
-        removed = sum_shares(thread, removed);
+$look
         var y = V(0.0);
 $update
         y = sum_shares(thread, y);

@@ -1,6 +1,6 @@
-// RWKV-7 time mixing of one head of one slot a workgroup, which is one subgroup: for software adapters, where memory
-// shared by a workgroup is slow and a barrier slower. A thread holds $count lanes of the state's columns (values), all
-// rows of them, for the whole run; a token's r w k b (b = kk a) and kk are handed round in the subgroup.
+// The recurrence of one head of one slot a workgroup, which is one subgroup: for software adapters, where memory shared
+// by a workgroup is slow and a barrier slower. A thread holds $count lanes of the state's columns (values), all rows of
+// them, for the whole run; a token's numbers of each row are handed round in the subgroup.
 fn reduce_head(thread: u32, value: V) -> f32 {
     return subgroupAdd(dot(value, V(1.0)));
 }
@@ -19,7 +19,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 $load
     for (var i0 = cursor.y; i0 < cursor.y + cursor.z; i0++) {
 $prologue
-$removed
+$look
 $update
 $epilogue
     }
