@@ -1,5 +1,8 @@
 """rwkvgraph: a tensor-op graph compiler for RWKV language models."""
 
+from rwkvgraph import v4 as v4
+from rwkvgraph import v5 as v5
+from rwkvgraph import v6 as v6
 from rwkvgraph import v7 as v7
 from rwkvgraph.compiler import compile as compile
 from rwkvgraph.errors import CompileError as CompileError
@@ -46,6 +49,7 @@ from rwkvgraph.ops import sigmoid as sigmoid
 from rwkvgraph.ops import silu as silu
 from rwkvgraph.ops import softmax as softmax
 from rwkvgraph.ops import squared_relu as squared_relu
+from rwkvgraph.ops import stable_exp as stable_exp
 from rwkvgraph.ops import subtract as subtract
 from rwkvgraph.ops import tanh as tanh
 from rwkvgraph.sampler import Sampler as Sampler

@@ -20,7 +20,8 @@ from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hooks
 from rwkvgraph.load.reader import Reader, open_model
 from rwkvgraph.models import detect
-from rwkvgraph.models.common import Arena, Inputs, ModelInfo, Upload
+from rwkvgraph.models.arena import Arena, Upload
+from rwkvgraph.models.common import Inputs, ModelInfo
 from rwkvgraph.op import Array, Buffer, DType, Role, tape
 from rwkvgraph.ops import blit, softmax
 from rwkvgraph.state import State, is_integer

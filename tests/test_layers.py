@@ -41,6 +41,9 @@ MAY_IMPORT = {
     "load": "errors view tensor op",
     # beside each other: models know no compiler, the compiler no models
     "models": "errors view tensor op graph hook quant ops load batch",
+    "v4": "models",
+    "v5": "models",
+    "v6": "models",
     "v7": "models",
     "compiler": "errors view tensor op show graph hook splice quant ops codegen dump",
     "engine": "errors view tensor op graph hook splice interpret compiler",

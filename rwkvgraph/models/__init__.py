@@ -6,9 +6,10 @@ from types import ModuleType
 
 from rwkvgraph.errors import LoadError
 from rwkvgraph.load.reader import Reader
-from rwkvgraph.models import v7
+from rwkvgraph.models import v4, v5, v6, v7
 
-VERSIONS: tuple[ModuleType, ...] = (v7,)
+VERSIONS: tuple[ModuleType, ...] = (v7, v6, v5, v4)
+"""Latest first: each is recognised by what those before it in time lack."""
 
 
 def detect(reader: Reader) -> ModuleType:
@@ -17,7 +18,7 @@ def detect(reader: Reader) -> ModuleType:
     for version in VERSIONS:
         if version.detect(names):
             return version
-    known = ", ".join(version.__name__.rpartition(".")[2].upper() for version in VERSIONS)
+    known = ", ".join(sorted(version.__name__.rpartition(".")[2].upper() for version in VERSIONS))
     raise LoadError(
         f"{reader.path} is not a model that can be run: known versions are {known}, recognised by their "
         f"tensors; it has {len(names)} tensors, such as {', '.join(sorted(names)[:3])}"

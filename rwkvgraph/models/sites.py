@@ -1,6 +1,6 @@
-"""Hook sites of RWKV-7, in order of execution, with the names of web-rwkv.
+"""Hook sites of all versions, in order of execution, with the names of web-rwkv.
 
-Each says which frame slots are new there.
+Each says which frame slots are new there; V4 to V7 at the end list the sites that a version has.
 """
 
 from rwkvgraph.hook import Hook, LayerHook
@@ -27,19 +27,62 @@ class PreAttTokenShift(LayerHook):
 
 
 class PostAttTokenShift(LayerHook):
-    """The token was mixed with the one before. New: att_rx att_wx att_kx att_vx att_ax att_gx."""
+    """The token was mixed with the one before.
+
+    New: att_kx att_vx att_rx, in V5 att_gx too, in V7 att_wx att_ax att_gx too. In V6: att_xx.
+    """
+
+
+class PreAttTokenShiftAdapt(LayerHook):
+    """As PostAttTokenShift. V6."""
+
+
+class PostAttTokenShiftAdaptActivate(LayerHook):
+    """New: time_mix_x, the low-rank part of the mixing, after its tanh. V6."""
+
+
+class PostAttTokenShiftAdapt(LayerHook):
+    """New: time_mix_w time_mix_k time_mix_v time_mix_r time_mix_g, without their bases. V6."""
+
+
+class PreAttGatedTokenShift(LayerHook):
+    """New: the same with their bases: how much of the token before each input takes. V6."""
+
+
+class PostAttGatedTokenShift(LayerHook):
+    """New: att_wx att_kx att_vx att_rx att_gx. V6."""
 
 
 class PreAttLinear(LayerHook):
-    """As PostAttTokenShift."""
+    """Before the projections of the mixed inputs."""
 
 
 class PostAttLinear(LayerHook):
-    """New: att_r att_k att_v."""
+    """New: att_r att_k att_v, in V5 and V6 att_g too; before any activation."""
+
+
+class PreAttTimeDecayAdapt(LayerHook):
+    """As PostAttLinear. V6."""
+
+
+class PostAttTimeDecayAdaptActivate(LayerHook):
+    """New: att_w, the low-rank part of the decay, after its tanh. V6."""
+
+
+class PostAttTimeDecayAdapt(LayerHook):
+    """New: time_decay, without its base. V6."""
+
+
+class PreAttTimeDecayActivate(LayerHook):
+    """New: time_decay with its base: the logarithm of minus the logarithm of the decay. V6."""
+
+
+class PostAttTimeDecayActivate(LayerHook):
+    """New: time_decay = exp(-exp(time_decay)), what the state keeps. V6."""
 
 
 class PreAttAdapt(LayerHook):
-    """As PostAttLinear."""
+    """As PostAttLinear. V7."""
 
 
 class PostAttAdapt(LayerHook):
@@ -63,23 +106,27 @@ class PostAttValueResidual(LayerHook):
 
 
 class PreAttTimeMix(LayerHook):
-    """The last place to change att_r att_w att_k att_v att_a att_kk."""
+    """The last place to change att_r att_k att_v, in V6 time_decay, in V7 att_w att_a att_kk."""
 
 
 class PostAttTimeMix(LayerHook):
-    """The state was updated. New: att_x = group norm of the recurrence, and the bonus."""
+    """The state was updated.
+
+    New: att_x = the recurrence's output; in V4 times sigmoid(att_r), from V5 on group-normed, in V7 with the
+    bonus.
+    """
 
 
 class PreAttGate(LayerHook):
-    """As PostAttTimeMix."""
+    """As PostAttTimeMix. V5 to V7."""
 
 
 class PostAttGate(LayerHook):
-    """New: att_x times att_g."""
+    """New: att_x times the gate att_g, which V5 (but for 5.0, without a gate) and V6 take silu of first."""
 
 
 class PreAttOut(LayerHook):
-    """As PostAttGate."""
+    """As the site before."""
 
 
 class PostAttOut(LayerHook):
@@ -103,7 +150,7 @@ class PreFfnTokenShift(LayerHook):
 
 
 class PostFfnTokenShift(LayerHook):
-    """New: ffn_kx."""
+    """New: ffn_kx, before V7 ffn_rx too."""
 
 
 class PreFfnLinear(LayerHook):
@@ -115,7 +162,7 @@ class PostFfnActivate(LayerHook):
 
 
 class PostFfnLinear(LayerHook):
-    """New: ffn_v."""
+    """New: ffn_v, before V7 ffn_r too."""
 
 
 class PreFfnChannelMix(LayerHook):
@@ -142,7 +189,7 @@ class PostHead(Hook):
     """New: head_o, the logits."""
 
 
-V7 = (
+V4: tuple[type[Hook], ...] = (
     PostEmbedLoaded,
     PostEmbedLayerNorm,
     PreAtt,
@@ -151,16 +198,8 @@ V7 = (
     PostAttTokenShift,
     PreAttLinear,
     PostAttLinear,
-    PreAttAdapt,
-    PostAttAdapt,
-    PreAttControl,
-    PostAttControl,
-    PreAttValueResidual,
-    PostAttValueResidual,
     PreAttTimeMix,
     PostAttTimeMix,
-    PreAttGate,
-    PostAttGate,
     PreAttOut,
     PostAttOut,
     PostAtt,
@@ -177,5 +216,45 @@ V7 = (
     PreHead,
     PostHeadLayerNorm,
     PostHead,
+)
+"""The sites of RWKV-4: those that every version has."""
+
+
+def _with(sites: tuple[type[Hook], ...], before: type[Hook], *more: type[Hook]) -> tuple[type[Hook], ...]:
+    at = sites.index(before)
+    return (*sites[:at], *more, *sites[at:])
+
+
+V5 = _with(V4, PreAttOut, PreAttGate, PostAttGate)
+"""The sites of RWKV-5."""
+
+V6 = _with(
+    _with(
+        V5,
+        PreAttLinear,
+        PreAttTokenShiftAdapt,
+        PostAttTokenShiftAdaptActivate,
+        PostAttTokenShiftAdapt,
+        PreAttGatedTokenShift,
+        PostAttGatedTokenShift,
+    ),
+    PreAttTimeMix,
+    PreAttTimeDecayAdapt,
+    PostAttTimeDecayAdaptActivate,
+    PostAttTimeDecayAdapt,
+    PreAttTimeDecayActivate,
+    PostAttTimeDecayActivate,
+)
+"""The sites of RWKV-6."""
+
+V7 = _with(
+    V5,
+    PreAttTimeMix,
+    PreAttAdapt,
+    PostAttAdapt,
+    PreAttControl,
+    PostAttControl,
+    PreAttValueResidual,
+    PostAttValueResidual,
 )
 """The sites of RWKV-7."""

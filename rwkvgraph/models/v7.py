@@ -10,28 +10,28 @@ from dataclasses import dataclass
 from rwkvgraph import ops
 from rwkvgraph.errors import LoadError
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Frame as BaseFrame
 from rwkvgraph.hook import Slot, site
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.models import sites as at
-from rwkvgraph.models.common import (
-    Arena,
-    Inputs,
-    LayerState,
-    LowRank,
-    ModelInfo,
-    Norm,
-    count_layers,
-    frame_sizes,
-    matrix_shape,
-    output_buffer,
-)
-from rwkvgraph.models.common import Layer as BaseLayer
-from rwkvgraph.models.common import Weights as BaseWeights
+from rwkvgraph.models.arena import Arena, LowRank, Norm
+from rwkvgraph.models.arena import Layer as BaseLayer
+from rwkvgraph.models.arena import Weights as BaseWeights
+from rwkvgraph.models.common import Inputs, LayerState, ModelInfo, count_layers, matrix_shape
 from rwkvgraph.models.common import make_state as make_state
-from rwkvgraph.op import Buffer, Tensor, in_layer, tape
+from rwkvgraph.models.stack import Frame as BaseFrame
+from rwkvgraph.models.stack import (
+    begin_att,
+    begin_ffn,
+    build_stack,
+    end_att,
+    end_ffn,
+    flat,
+    frame_sizes,
+    heads,
+    place_around,
+)
+from rwkvgraph.op import Buffer, Tensor
 from rwkvgraph.quant import Matrix
-from rwkvgraph.view import T
 
 
 class Frame(BaseFrame):
@@ -40,36 +40,19 @@ class Frame(BaseFrame):
     Slots of a layer are unset when the next one begins, but for x, att_v0.
     """
 
-    cursors = Slot("T", "4", note="u32: slot, its first stacked token, its tokens in this run, 0")
-    input = Slot("T", "C", note="embedding rows")
-    x = Slot("T", "C", note="the residual stream")
-    att_x = Slot("T", "C")
     att_v0 = Slot("T", "C", note="the first layer's values")
-    att_rx = Slot("T", "C")
     att_wx = Slot("T", "C")
-    att_kx = Slot("T", "C")
-    att_vx = Slot("T", "C")
     att_ax = Slot("T", "C")
     att_gx = Slot("T", "C")
-    att_r = Slot("T", "C")
     att_w = Slot("T", "C", note="the decay's logit")
-    att_k = Slot("T", "C")
-    att_v = Slot("T", "C")
     att_a = Slot("T", "C")
     att_g = Slot("T", "C")
-    att_o = Slot("T", "C")
     att_kk = Slot("T", "C")
     att_vv = Slot("T", "C")
     aux_w = Slot("T", "Dw")
     aux_a = Slot("T", "Da")
     aux_g = Slot("T", "Dg")
     aux_v = Slot("T", "Dv")
-    ffn_x = Slot("T", "C")
-    ffn_kx = Slot("T", "C")
-    ffn_k = Slot("T", "F")
-    ffn_v = Slot("T", "C")
-    head_x = Slot("O", "C")
-    head_o = Slot("O", "V")
 
 
 @dataclass(frozen=True)
@@ -132,11 +115,9 @@ def read_info(reader: Reader) -> ModelInfo:
 
 def place_weights(info: ModelInfo, arena: Arena) -> Weights:
     """Every weight as a tensor of the arena. Raises LoadError for what is missing or has another shape."""
-    c, v = info.num_emb, info.num_vocab
-    emb = arena.matrix("emb.weight", (v, c), "emb", is_table=True)
-    head = arena.matrix("head.weight", (v, c), "head")
-    layers = tuple(_place_layer(info, arena, index) for index in range(info.num_layer))
-    return Weights(emb, arena.norm("blocks.0.ln0", c), arena.norm("ln_out", c), head, layers)
+    return place_around(
+        info, arena, tuple(_place_layer(info, arena, index) for index in range(info.num_layer))
+    )
 
 
 def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
@@ -151,7 +132,7 @@ def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
 
 
 def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
-    c, heads, home = info.num_emb, (info.num_head, info.head_size), f"blocks.{index}.matrices"
+    c, by_head, home = info.num_emb, (info.num_head, info.head_size), f"blocks.{index}.matrices"
 
     def vector(name: str) -> Tensor:
         return arena.vector(f"blocks.{index}.att.{name}", (c,))
@@ -162,7 +143,6 @@ def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
     def low_rank(name: str) -> LowRank:
         return arena.low_rank(f"blocks.{index}.att.{name}", c, info.custom[name], home)
 
-    norm = arena.norm(f"blocks.{index}.att.ln_x", c)
     is_first = index == 0  # its values are what those of the others are mixed with; its v0 v1 v2 are not read
     return Att(
         x_r=vector("x_r"), x_w=vector("x_w"), x_k=vector("x_k"),
@@ -170,49 +150,27 @@ def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
         receptance=square("receptance"), key=square("key"), value=square("value"),
         w0=vector("w0"), a0=vector("a0"), v0=None if is_first else vector("v0"),
         w=low_rank("w"), a=low_rank("a"), g=low_rank("g"), v=None if is_first else low_rank("v"),
-        k_k=vector("k_k"), k_a=vector("k_a"), r_k=arena.vector(f"blocks.{index}.att.r_k", heads),
-        ln_x=Norm(norm.weight.reshape(*heads), norm.bias.reshape(*heads)),
+        k_k=vector("k_k"), k_a=vector("k_a"), r_k=arena.vector(f"blocks.{index}.att.r_k", by_head),
+        ln_x=arena.norm(f"blocks.{index}.att.ln_x", c).by_head(by_head),
         output=square("output"),
     )  # fmt: skip
 
 
 def build(info: ModelInfo, w: Weights, state: tuple[LayerState, ...], inputs: Inputs) -> tuple[Graph, Buffer]:
     """The model as a tape with its hook sites, and the buffer of logits (O, V) that it fills."""
-    logits = output_buffer(info.num_vocab)
-    with tape() as items:
-        f = Frame(frame_sizes(info))
-        f.cursors = inputs.cursors
-        f.input = ops.embed(w.emb, inputs.tokens)
-        site(at.PostEmbedLoaded(), f)
-        f.input = ops.layer_norm(f.input, w.ln0.weight, w.ln0.bias)
-        f.x = ops.identity(f.input)
-        site(at.PostEmbedLayerNorm(), f)
-        for index, (layer, memory) in enumerate(zip(w.layers, state, strict=True)):
-            with in_layer(index):
-                f.forget("cursors", "x", "att_v0")
-                f.state = memory
-                time_mix(f, layer, memory, inputs, info, index)
-                channel_mix(f, layer, memory, index)
-        f.forget("cursors", "x")
-        f.state = None
-        f.head_x = ops.gather(f.x, inputs.rows)
-        site(at.PreHead(), f)
-        f.head_x = ops.layer_norm(f.head_x, w.ln_out.weight, w.ln_out.bias)
-        site(at.PostHeadLayerNorm(), f)
-        f.head_o = ops.matmul(w.head, f.head_x)
-        site(at.PostHead(), f)
-        ops.blit(f.head_o, logits.tensor)
-    return Graph(tuple(items)), logits
+
+    def layer(f: Frame, weights: Layer, memory: LayerState, index: int) -> None:
+        time_mix(f, weights, memory, inputs, info, index)
+        channel_mix(f, weights, memory, index)
+
+    ranks = {f"D{name}": size for name, size in info.custom.items()}
+    return build_stack(Frame(frame_sizes(info, **ranks)), w, state, inputs, layer, kept=("att_v0",))
 
 
 def time_mix(f: Frame, layer: Layer, s: LayerState, inputs: Inputs, info: ModelInfo, index: int) -> None:
     """RWKV-7 time mixing: f.x gets its output added. All slots (T, C) unless noted."""
     w = layer.att
-    f.att_x = ops.identity(f.x)
-    site(at.PreAtt(index), f)
-    f.att_x = ops.layer_norm(f.att_x, layer.ln1.weight, layer.ln1.bias)
-    site(at.PostAttLayerNorm(index), f)
-    site(at.PreAttTokenShift(index), f)
+    begin_att(f, layer.ln1, index)
     before = ops.previous_token(f.att_x, s.att_x.tensor, f.cursors)
     f.att_rx = ops.lerp(f.att_x, before, w.x_r)
     f.att_wx = ops.lerp(f.att_x, before, w.x_w)
@@ -236,28 +194,21 @@ def time_mix(f: Frame, layer: Layer, s: LayerState, inputs: Inputs, info: ModelI
     f.att_g = ops.matmul(w.g.outer, f.aux_g)
     site(at.PostAttAdapt(index), f)
     recur(f, w, s, inputs, info, index)
-    f.att_o = ops.matmul(w.output, f.att_x)
-    site(at.PostAttOut(index), f)
-    f.x = f.x + f.att_o
-    site(at.PostAtt(index), f)
+    end_att(f, w.output, index)
 
 
 def recur(f: Frame, w: Att, s: LayerState, inputs: Inputs, info: ModelInfo, index: int) -> None:
     """From r w k v a g to the gated output of the recurrence, f.att_x. Heads are (T, H, S)."""
-
-    def heads(x: Tensor) -> Tensor:
-        return x.reshape(T, info.num_head, info.head_size)
-
     site(at.PreAttControl(index), f)
-    f.att_kk = flat(ops.l2_norm(heads(f.att_k * w.k_k)), info)
+    f.att_kk = flat(ops.l2_norm(heads(f.att_k * w.k_k, info)), info)
     f.att_k = ops.scale_key(f.att_k, f.att_a, w.k_a)
     site(at.PostAttControl(index), f)
     site(at.PreAttValueResidual(index), f)
     value_residual(f, w)
     site(at.PostAttValueResidual(index), f)
     site(at.PreAttTimeMix(index), f)
-    r, k, v = heads(f.att_r), heads(f.att_k), heads(f.att_v)
-    kept, kk, a = heads(ops.decay(f.att_w)), heads(f.att_kk), heads(f.att_a)
+    values = (f.att_r, ops.decay(f.att_w), f.att_k, f.att_v, f.att_kk, f.att_a)
+    r, kept, k, v, kk, a = (heads(value, info) for value in values)
     y = ops.wkv7(inputs.starts, f.cursors, r, kept, k, v, kk, a, s.wkv.tensor)
     y = ops.group_norm(y, w.ln_x.weight, w.ln_x.bias)
     f.att_x = flat(y + ops.bonus(r, k, w.r_k, v), info)
@@ -265,12 +216,6 @@ def recur(f: Frame, w: Att, s: LayerState, inputs: Inputs, info: ModelInfo, inde
     site(at.PreAttGate(index), f)
     f.att_x = f.att_x * f.att_g
     site(at.PostAttGate(index), f)
-    site(at.PreAttOut(index), f)
-
-
-def flat(x: Tensor, info: ModelInfo) -> Tensor:
-    """(T, H, S) as a slot's value (T, C)."""
-    return ops.identity(x.reshape(T, info.num_emb))
 
 
 def value_residual(f: Frame, w: Att) -> None:
@@ -286,11 +231,7 @@ def value_residual(f: Frame, w: Att) -> None:
 def channel_mix(f: Frame, layer: Layer, s: LayerState, index: int) -> None:
     """RWKV-7 channel mixing: f.x gets its output added."""
     w = layer.ffn
-    f.ffn_x = ops.identity(f.x)
-    site(at.PreFfn(index), f)
-    f.ffn_x = ops.layer_norm(f.ffn_x, layer.ln2.weight, layer.ln2.bias)
-    site(at.PostFfnLayerNorm(index), f)
-    site(at.PreFfnTokenShift(index), f)
+    begin_ffn(f, layer.ln2, index)
     before = ops.previous_token(f.ffn_x, s.ffn_x.tensor, f.cursors)
     f.ffn_kx = ops.lerp(f.ffn_x, before, w.x_k)
     ops.keep_last(f.ffn_x, s.ffn_x.tensor, f.cursors)
@@ -302,6 +243,4 @@ def channel_mix(f: Frame, layer: Layer, s: LayerState, index: int) -> None:
     site(at.PostFfnLinear(index), f)
     site(at.PreFfnChannelMix(index), f)
     f.ffn_x = ops.identity(f.ffn_v)
-    site(at.PostFfnChannelMix(index), f)
-    f.x = f.x + f.ffn_x
-    site(at.PostFfn(index), f)
+    end_ffn(f, index)

@@ -12,6 +12,7 @@ from rwkvgraph.ops.elementwise import scale_key as scale_key
 from rwkvgraph.ops.elementwise import sigmoid as sigmoid
 from rwkvgraph.ops.elementwise import silu as silu
 from rwkvgraph.ops.elementwise import squared_relu as squared_relu
+from rwkvgraph.ops.elementwise import stable_exp as stable_exp
 from rwkvgraph.ops.elementwise import subtract as subtract
 from rwkvgraph.ops.elementwise import tanh as tanh
 from rwkvgraph.ops.matmul import matmul as matmul

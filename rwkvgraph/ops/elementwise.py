@@ -179,6 +179,18 @@ class Exp(Map):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class StableExp(Map):
+    """exp(-exp(x)), between 0 and 1: what RWKV-6's state keeps per token. Name: web-rwkv's."""
+
+    x: Tensor
+
+    wgsl = "exp(-exp(min(x, V(10.0))))"
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.asarray(np.exp(-np.exp(arrays[0])))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Decay(Map):
     """exp(-0.606531 * sigmoid(x)), between 0.545 and 1: what RWKV-7's state keeps per token.
 
@@ -280,6 +292,11 @@ def squared_relu(x: Tensor) -> Tensor:
 def exp(x: Tensor) -> Tensor:
     """e^x."""
     return Exp(x).result
+
+
+def stable_exp(x: Tensor) -> Tensor:
+    """exp(-exp(x)): RWKV-6's decay per token from the logarithm of minus its logarithm."""
+    return StableExp(x).result
 
 
 def decay(x: Tensor) -> Tensor:

@@ -117,6 +117,7 @@ EXAMPLES: dict[type[TensorOp], list[Example]] = {
     elementwise.Silu: [lambda r, n: elementwise.Silu(holding(10 * r.normal(size=(3, n))))],
     elementwise.SquaredRelu: [lambda r, n: elementwise.SquaredRelu(rows(r, n))],
     elementwise.Exp: [lambda r, n: elementwise.Exp(rows(r, n))],
+    elementwise.StableExp: [lambda r, n: elementwise.StableExp(rows(r, n))],
     elementwise.Decay: [lambda r, n: elementwise.Decay(holding(10 * r.normal(size=(3, n))))],
     elementwise.ScaleKey: [lambda r, n: elementwise.ScaleKey(rows(r, n), rows(r, n), vector(r, n))],
     norm.LayerNorm: [lambda r, n: norm.LayerNorm(rows(r, n), vector(r, n), vector(r, n)),

@@ -1,0 +1,29 @@
+"""RWKV-4: its frame and its hook sites, for users' hooks."""
+
+from rwkvgraph.models.sites import PostAtt as PostAtt
+from rwkvgraph.models.sites import PostAttLayerNorm as PostAttLayerNorm
+from rwkvgraph.models.sites import PostAttLinear as PostAttLinear
+from rwkvgraph.models.sites import PostAttOut as PostAttOut
+from rwkvgraph.models.sites import PostAttTimeMix as PostAttTimeMix
+from rwkvgraph.models.sites import PostAttTokenShift as PostAttTokenShift
+from rwkvgraph.models.sites import PostEmbedLayerNorm as PostEmbedLayerNorm
+from rwkvgraph.models.sites import PostEmbedLoaded as PostEmbedLoaded
+from rwkvgraph.models.sites import PostFfn as PostFfn
+from rwkvgraph.models.sites import PostFfnActivate as PostFfnActivate
+from rwkvgraph.models.sites import PostFfnChannelMix as PostFfnChannelMix
+from rwkvgraph.models.sites import PostFfnLayerNorm as PostFfnLayerNorm
+from rwkvgraph.models.sites import PostFfnLinear as PostFfnLinear
+from rwkvgraph.models.sites import PostFfnTokenShift as PostFfnTokenShift
+from rwkvgraph.models.sites import PostHead as PostHead
+from rwkvgraph.models.sites import PostHeadLayerNorm as PostHeadLayerNorm
+from rwkvgraph.models.sites import PreAtt as PreAtt
+from rwkvgraph.models.sites import PreAttLinear as PreAttLinear
+from rwkvgraph.models.sites import PreAttOut as PreAttOut
+from rwkvgraph.models.sites import PreAttTimeMix as PreAttTimeMix
+from rwkvgraph.models.sites import PreAttTokenShift as PreAttTokenShift
+from rwkvgraph.models.sites import PreFfn as PreFfn
+from rwkvgraph.models.sites import PreFfnChannelMix as PreFfnChannelMix
+from rwkvgraph.models.sites import PreFfnLinear as PreFfnLinear
+from rwkvgraph.models.sites import PreFfnTokenShift as PreFfnTokenShift
+from rwkvgraph.models.sites import PreHead as PreHead
+from rwkvgraph.models.v4 import Frame as Frame
