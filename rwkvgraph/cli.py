@@ -13,12 +13,13 @@ from collections.abc import Sequence
 
 import rwkvgraph
 from rwkvgraph.commands.command import BROKEN_PIPE, FAILED, INTERRUPTED, WRONG_USE, Command
+from rwkvgraph.commands.convert import CONVERT
 from rwkvgraph.commands.devices import DEVICES
 from rwkvgraph.commands.generate import GENERATE
 from rwkvgraph.errors import RwkvGraphError
 from rwkvgraph.terminal import show_error, use_utf8
 
-COMMANDS = (GENERATE, DEVICES)
+COMMANDS = (GENERATE, CONVERT, DEVICES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 LABEL_WIDTH = 12
@@ -29,6 +29,21 @@ def waiting(what: str, is_quiet: bool) -> Iterator[None]:
 
     with Console(stderr=True).status(what):
         yield
+
+
+@contextmanager
+def progress(what: str, total: int, is_quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how far something of `total` bytes is; gives what is to be told of more bytes."""
+    if is_quiet or not is_rich():
+        yield lambda count: None
+        return
+    from rich.console import Console  # rich is an extra, and slow to import: only for terminals
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # likewise
+
+    columns = TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def show_table(rows: Mapping[str, str]) -> None:

@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from rwkvgraph.errors import LoadError
-from rwkvgraph.load import open_model
+from rwkvgraph.load import convert, open_model
 from rwkvgraph.model import Model
+from tests.rwkvgraph.load.torch_files import save_as_torch, saved
 from tests.rwkvgraph.models.oracle_v7 import Array
 from tests.rwkvgraph.models.synthetic import write_synthetic
 
@@ -40,10 +41,13 @@ def test_a_file_and_its_arrays_are_the_same_model(good: Path, small_tensors: dic
         np.testing.assert_array_equal(result, results[0])
 
 
+@pytest.mark.parametrize("kind", ["st", "pth"])
 def test_a_file_is_read_the_same_when_it_is_mapped_anew(
-    good: Path, small_tensors: dict[str, Array], monkeypatch: pytest.MonkeyPatch
+    good: Path, small_tensors: dict[str, Array], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("rwkvgraph.load.reader.MAPPED_BYTES", 1000)
+    monkeypatch.setattr("rwkvgraph.load.mapped.MAPPED_BYTES", 1000)
+    if kind == "pth":
+        good.write_bytes(saved(small_tensors))
     reader = open_model(good)
     for name, array in small_tensors.items():
         for start in range(0, len(array), 7):
@@ -64,18 +68,18 @@ CANNOT_BE_READ: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "empty": (lambda path: path.write_bytes(b""), "bad.st has 0 bytes"),
     "seven bytes": (lambda path: path.write_bytes(b"1234567"), "bad.st has 7 bytes"),
-    "pth": (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)), "a zip file, as .pth models are"),
+    "pth": (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)), "a zip file, as .pth files are"),
     "zeros": (lambda path: path.write_bytes(bytes(1000)), "bad.st is not a safetensors file"),
     "random bytes": (
         lambda path: path.write_bytes(np.random.default_rng(0).bytes(1000)),
         "its header would have .* bytes, and the file has 1000; damaged or cut off",
     ),
-    "text": (lambda path: path.write_text("Once upon a time. " * 50), "damaged or cut off"),
+    "text": (lambda path: path.write_text("Once upon a time. " * 50), "bad.st is a text file"),
     "no json": (lambda path: path.write_bytes(b"\x10" + bytes(7) + b"x" * 100), "is not a safetensors file"),
     "no tensors": (lambda path: save_file({}, path), "not a model that can be run.*it has 0 tensors"),
     "other model": (
         lambda path: save_file({"model.embed_tokens.weight": np.zeros((4, 4), np.float16)}, path),
-        "known versions are V7.*such as model.embed_tokens.weight",
+        "known versions are .*V7.*such as model.embed_tokens.weight",
     ),
 }  # fmt: skip
 
@@ -97,13 +101,55 @@ def test_a_file_that_was_cut_off_is_refused(good: Path, tmp_path: Path, kept: fl
         Model.load(tmp_path / "cut.st", "cpu")
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int8])
+@pytest.mark.parametrize("dtype", [np.int8, np.float64])
 def test_tensors_of_another_type_are_refused(
     tmp_path: Path, small_tensors: dict[str, Array], dtype: type[np.generic]
 ) -> None:
     save_file(small_tensors | {"head.weight": small_tensors["head.weight"].astype(dtype)}, tmp_path / "m.st")
-    with pytest.raises(LoadError, match=r"tensor head.weight is .*; a model's tensors are F16"):
+    with pytest.raises(
+        LoadError, match=r"tensor head.weight is .*; a model's tensors are one of F16, BF16, F32"
+    ):
         Model.load(tmp_path / "m.st", "cpu")
+
+
+def float32(path: Path, tensors: dict[str, Array]) -> None:
+    save_file({name: array.astype(np.float32) for name, array in tensors.items()}, path)
+
+
+def by_torch(path: Path, tensors: dict[str, Array]) -> None:
+    path.write_bytes(saved(tensors))
+
+
+def raw_by_torch(path: Path, tensors: dict[str, Array]) -> None:
+    """As BlinkDL's code saves it: low-rank matrices the other way round."""
+    low_rank = tuple(f"att.{letter}{which}" for letter in "wavg" for which in (1, 2))
+    raw = {name: array.T if name.endswith(low_rank) else array for name, array in tensors.items()}
+    path.write_bytes(saved({name: np.ascontiguousarray(array) for name, array in raw.items()}))
+
+
+@pytest.mark.parametrize("write", [float32, by_torch, raw_by_torch])
+def test_a_model_is_the_same_however_it_was_saved(
+    tmp_path: Path, small_tensors: dict[str, Array], write: Callable[[Path, dict[str, Array]], None]
+) -> None:
+    write(tmp_path / "model.bin", small_tensors)
+    results = []
+    for source in (small_tensors, tmp_path / "model.bin"):
+        model = Model.load(source, "cpu")
+        results.append(model.run([[1, 2, 149]], model.state())[0])
+    np.testing.assert_array_equal(results[1], results[0])
+
+
+def test_a_model_in_bfloat16_is_that_of_its_rounded_weights(
+    tmp_path: Path, small_tensors: dict[str, Array]
+) -> None:
+    convert(small_tensors, tmp_path / "model.st", "BF16")
+    reader = open_model(tmp_path / "model.st")
+    rounded = {name: reader.rows(name, 0, 1000).reshape(reader.shape(name)) for name in reader.names()}
+    results = []
+    for source in (rounded, tmp_path / "model.st"):
+        model = Model.load(source, "cpu")
+        results.append(model.run([[1, 2, 149]], model.state())[0])
+    np.testing.assert_array_equal(results[1], results[0])
 
 
 NEEDED = ["emb.weight", "head.weight", "blocks.0.ln0.bias", "blocks.0.ffn.key.weight", "blocks.1.att.v1",
@@ -200,3 +246,13 @@ def test_loading_holds_a_small_part_of_the_file(files: tuple[Path, float], kind:
     if kind == "reader":
         assert figures["weights"] == pytest.approx(path.stat().st_size / 1e6, rel=0.01)
         assert figures["kept"] < 20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
+def test_a_file_by_torch_is_never_in_memory_as_a_whole(files: tuple[Path, float]) -> None:
+    path = files[0].with_suffix(".pth")
+    save_as_torch(files[0], path)
+    figures = measure(path, "reader")
+    path.unlink()
+    assert figures["peak"] <= MOST_MB
+    assert figures["kept"] < 20

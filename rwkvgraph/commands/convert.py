@@ -1,0 +1,53 @@
+"""`rwkvgraph convert`: a model of any file that is read, as a .st file in web-rwkv's names and shapes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from time import perf_counter
+
+from rwkvgraph.commands.command import DONE, Command
+from rwkvgraph.load.convention import CHOICES
+from rwkvgraph.load.conversion import convert, converted_bytes
+from rwkvgraph.load.mapped import ELEMENTS
+from rwkvgraph.load.reader import open_model
+from rwkvgraph.terminal import progress, show_table
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `convert`."""
+    parser.add_argument("source", type=Path, metavar="IN", help="a model, .pth or .st")
+    parser.add_argument("target", type=Path, metavar="OUT", help="the .st file to write")
+    parser.add_argument(
+        "--dtype",
+        choices=[dtype.lower() for dtype in ELEMENTS],
+        default="f16",
+        help="element type of all tensors; default: %(default)s, which web-rwkv needs",
+    )
+    parser.add_argument(
+        "--names",
+        choices=[choice for choice in CHOICES if choice],
+        help="whose names and shapes IN has, if unclear: raw for BlinkDL's, converted for web-rwkv's",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite OUT")
+    parser.add_argument("-q", "--quiet", action="store_true", help="nothing on stderr but errors")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the file, and on stderr what was written."""
+    started = perf_counter()
+    dtype = options.dtype.upper()
+    reader = open_model(options.source, options.names)
+    size = converted_bytes(reader, dtype)
+    with progress("converting", size, options.quiet) as advance:
+        convert(reader, options.target, dtype, force=options.force, advance=advance)
+    if not options.quiet:
+        count, seconds = len(reader.names()), perf_counter() - started
+        text = (
+            f"{options.target}, {count} tensors of {dtype}, {size / 1e6:,.1f} MB; written in {seconds:.2f} s"
+        )
+        show_table({"model": text})
+    return DONE
+
+
+CONVERT = Command("convert", "Write a model as .st, in web-rwkv's names and layout.", add, run)
