@@ -1,7 +1,7 @@
 """Tokens a second of models of any size with random weights, or of a file: a command, not a test.
 
     python tests/benchmark.py                                  # the shipped model
-    python tests/benchmark.py --synthetic 24x2048 12x768       # layers x width, vocabulary 65,536
+    python tests/benchmark.py --synthetic 24x2048 v6:12x768    # version, layers x width
 
 Each figure is the median of repeats after a warm-up that ends when two rounds agree, as GPUs clock up slowly.
 GB/s counts the weights that a token reads: every matrix but the embedding.
@@ -22,7 +22,7 @@ from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.load.reader import Reader, open_model
 from rwkvgraph.op import Array
-from rwkvgraph.view import B, N, O, T
+from rwkvgraph.view import B, E, N, O, T
 from tests.rwkvgraph.models.synthetic import plan
 
 BLOCK = 1 << 20
@@ -32,9 +32,9 @@ BLOCK = 1 << 20
 class RandomReader:
     """A model of random weights that are made as they are read."""
 
-    def __init__(self, layers: int, width: int) -> None:
-        self.path = f"synthetic {layers}x{width}"
-        self._plan = plan(layers, width, vocab=65536)
+    def __init__(self, version: str, layers: int, width: int, vocab: int) -> None:
+        self.path = f"synthetic {version} {layers}x{width}"
+        self._plan = plan(layers, width, vocab=vocab, version=version)
         self._block = np.random.default_rng(0).standard_normal(BLOCK, np.float32)
 
     def names(self) -> list[str]:
@@ -113,8 +113,16 @@ def timed(work: object) -> float:
 def encoding(runner: Runner, state: rg.State) -> float:
     """Seconds that recording one pass takes, without running it."""
     count = len(runner.program.passes)
-    steps = runner.steps({T: 1, O: 1, N: 1, B: 1}, state, state.memory)
+    block = state.blocks[0]
+    steps = runner.steps({T: 1, O: 1, N: 1, B: 1, E: 1}, block, block.memory)
     return steady(lambda: [runner.encode(steps, 0, count).finish() for _ in range(20)]) / 20 / count
+
+
+def random_reader(text: str, vocab: int) -> RandomReader:
+    """The model that `v6:12x768`, or `12x768` for V7, asks for."""
+    version, _, size = text.rpartition(":")
+    layers, width = map(int, size.split("x"))
+    return RandomReader(version or "v7", layers, width, vocab)
 
 
 def main() -> None:
@@ -122,7 +130,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--synthetic", nargs="*", default=[], metavar="LAYERSxWIDTH")
+    parser.add_argument("--synthetic", nargs="*", default=[], metavar="[VERSION:]LAYERSxWIDTH")
+    parser.add_argument("--vocab", type=int, default=65536)
     parser.add_argument("-m", "--model", default=None)
     parser.add_argument("-p", "--prompt", type=int, default=512)
     parser.add_argument("-n", "--count", type=int, default=100)
@@ -130,7 +139,7 @@ def main() -> None:
     given = parser.parse_args()
     context = rg.Context.create(given.adapter)
     print(context)
-    readers: list[Reader] = [RandomReader(*map(int, size.split("x"))) for size in given.synthetic]
+    readers: list[Reader] = [random_reader(text, given.vocab) for text in given.synthetic]
     if not readers:
         readers = [open_model(given.model or assets.default_model())]
     for reader in readers:
