@@ -16,7 +16,7 @@ def lanes(shape: Shape) -> str:
     sets = range(-(-tokens // 8))
     out = [fill(HEAD, threads=shape.threads, inputs=",\n        @builtin(subgroup_invocation_id) lane: u32")]
     out.append(f"    let first_row = (unit - shape.x) * {shape.group_rows}u + thread * {rows}u;")
-    out.append(f"    let first_token = group.z * {tokens}u;")
+    out.append(f"    let first_token = group.x * {tokens}u;")
     out += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]
     for j in sets:
         most = min(8, tokens - 8 * j)

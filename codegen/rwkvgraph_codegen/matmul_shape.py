@@ -53,7 +53,7 @@ HEAD = """
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) thread: u32$inputs) {
     // Workgroups beyond the last repeat it and write nothing, so that every thread reaches every barrier.
-    let index = group.x + group.y * groups.x;
+    let index = group.y + group.z * groups.y;
     let unit = min(index, here.size.y - 1u);
     let part = part_of(unit);
     let shape = here.at[part * 3u];

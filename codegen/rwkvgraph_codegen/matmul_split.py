@@ -14,7 +14,7 @@ def split(shape: Shape, subgroups: bool) -> str:
     inputs = ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32"
     out = [f"var<workgroup> partials: array<vec4<f32>, {threads * results}>;"]
     out.append(fill(HEAD, threads=threads, inputs=inputs if subgroups else ""))
-    out.append(f"    let first_row = (unit - shape.x) * {rows}u;\n    let first_token = group.z * {tokens}u;")
+    out.append(f"    let first_row = (unit - shape.x) * {rows}u;\n    let first_token = group.x * {tokens}u;")
     out += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]
     out += [
         f"    let base{t} = (source.x + min(first_token + {t}u, last_token) * source.y) / 4u;"

@@ -18,7 +18,7 @@ def tile(shape: Shape) -> str:
         f"var<workgroup> tile_x: array<vec4<f32>, {depth * lanes_x}>;",
         fill(HEAD, threads=64, inputs=""),
         f"    let first_row = (unit - shape.x) * {8 * rows}u;",
-        f"    let first_token = group.z * {8 * tokens}u;",
+        f"    let first_token = group.x * {8 * tokens}u;",
         "    let mine_w = thread % 8u;",
         "    let mine_x = thread / 8u;",
     ]

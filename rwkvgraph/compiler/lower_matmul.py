@@ -102,7 +102,8 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         source = assemble(group.label, kernel, body, shape.threads, target.dialect)
         units = _set_units(writer, parts, shape.group_rows)
         size = (rows, Amount(units), Amount(), Amount())
-        grid = Grid(Amount(units), 1, rows, shape.group_tokens)
+        # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
+        grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
         variants.append(Variant(source, (size, *writer.table), grid, shape.max_tokens))
     return Pass(group.label, group.layer, tuple(variants), tuple(writer.buffers), rows, group.needs)
 

@@ -38,19 +38,22 @@ class Amount:
 class Grid:
     """How many workgroups a kernel takes.
 
-    ceil(items / per_group) in x and y together, ceil(deep / per_deep) in z.
+    ceil(items / per_group) in x and y together, ceil(deep / per_deep) in z; or, where `deep_first`, in x,
+    with the items in y and z: workgroups that differ in `deep` alone then run at about the same time.
     """
 
     items: Amount
     per_group: int = 1
     deep: Amount = Amount(1)
     per_deep: int = 1
+    deep_first: bool = False
 
     def at(self, sizes: Sizes, limit: int) -> tuple[int, int, int]:
-        """(x, y, z) for a run; x and y stay within `limit`, z does as runners cap rows by it."""
+        """(x, y, z) for a run, each within `limit`: the deep one is, as runners cap rows by it."""
         count = -(-self.items.at(sizes) // self.per_group)
-        y = max(1, -(-count // limit))
-        return -(-count // y), y, -(-self.deep.at(sizes) // self.per_deep)
+        turns = max(1, -(-count // limit))
+        items, deep = (-(-count // turns), turns), -(-self.deep.at(sizes) // self.per_deep)
+        return (deep, *items) if self.deep_first else (*items, deep)
 
 
 Row = tuple[Amount, Amount, Amount, Amount]
