@@ -5,7 +5,7 @@ The engine of devices is in gpu/engine.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from rwkvgraph.compiler.target import Target
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hooks
 from rwkvgraph.interpret import Host, HostMemory, interpret, see
-from rwkvgraph.op import Array, Buffer, TensorOp
+from rwkvgraph.op import Array, Buffer, Role, TensorOp
 from rwkvgraph.splice import splice
 from rwkvgraph.view import Sizes, View, resolve, row_width, split_rows
 
@@ -23,11 +23,11 @@ from rwkvgraph.view import Sizes, View, resolve, row_width, split_rows
 class SlotMemory(Protocol):
     """The contents of a state's buffer, by slot."""
 
-    def read_rows(self, start: int, stop: int) -> Array:
-        """Slots `start` to `stop`, each flat."""
-
     def write_rows(self, start: int, rows: Array) -> None:
         """Replace slots from `start` on."""
+
+    def fill_rows(self, row: Array) -> None:
+        """Replace every slot by one, flat."""
 
 
 class Compiled(Protocol):
@@ -39,7 +39,7 @@ class Compiled(Protocol):
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Any) -> Array | None:
         """Run once; gives the output's rows, or None where there are none.
 
-        `owner`: the State whose memory it is.
+        Inputs that are not given hold anything. `owner`: what the memory of the state belongs to.
         """
 
 
@@ -47,12 +47,23 @@ class Engine(Protocol):
     """Holds a model's weights and runs compiled graphs."""
 
     target: Target
+    most_bytes: int
+    """Most bytes of a buffer that kernels can reach."""
 
     def load(self, buffer: Buffer, pieces: Iterator[tuple[int, Array]]) -> None:
         """Fill a weight buffer from (first element, elements) pieces."""
 
     def state_memory(self, buffer: Buffer, sizes: Sizes) -> SlotMemory:
         """Memory for a part of a state, zeroed."""
+
+    def read_slot(self, memories: Sequence[Any], slot: int) -> Array:
+        """A slot in each of these memories, one after another, flat."""
+
+    def write_slot(self, memories: Sequence[Any], slot: int, values: Array) -> None:
+        """Replace a slot in each of these memories by its part of `values`, which `read_slot` would give."""
+
+    def copy_slot(self, source: Sequence[Any], slot: int, target: Sequence[Any], to: Sequence[int]) -> None:
+        """Copy a slot of some memories to slots of memories of the same shapes, without the host."""
 
     def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> Compiled:
         """Splice, lower and make ready to run."""
@@ -65,19 +76,26 @@ class HostSlots:
         rows, inner = split_rows(buffer.shape)
         self.memory = HostMemory(buffer.shape, buffer.dtype, sizes)
         self._rows = self.memory.flat.reshape(resolve(rows, sizes), row_width(buffer.shape))
-        self._used = int(np.prod(inner))
+        self.used = int(np.prod(inner))
 
-    def read_rows(self, start: int, stop: int) -> Array:
-        """Slots `start` to `stop`, each flat, copied."""
-        return self._rows[start:stop, : self._used].copy()
+    @property
+    def rows(self) -> Array:
+        """Every slot, flat, without padding: a view."""
+        return self._rows[:, : self.used]
 
     def write_rows(self, start: int, rows: Array) -> None:
         """Replace slots from `start` on."""
-        self._rows[start : start + len(rows), : self._used] = rows
+        self.rows[start : start + len(rows)] = rows
+
+    def fill_rows(self, row: Array) -> None:
+        """Replace every slot by one, flat."""
+        self.rows[:] = row
 
 
 class HostEngine:
     """Runs the same spliced graph as a device would, on numpy: the meaning of every op, and no driver."""
+
+    most_bytes = 1 << 62
 
     def __init__(self) -> None:
         self.target = Target.browser()
@@ -93,9 +111,36 @@ class HostEngine:
         """Memory for a part of a state, zeroed."""
         return HostSlots(buffer, sizes)
 
+    def read_slot(self, memories: Sequence[HostSlots], slot: int) -> Array:
+        """A slot in each of these memories, one after another, flat."""
+        with self.host.lock:
+            return np.concatenate([memory.rows[slot] for memory in memories])
+
+    def write_slot(self, memories: Sequence[HostSlots], slot: int, values: Array) -> None:
+        """Replace a slot in each of these memories by its part of `values`."""
+        with self.host.lock:
+            for memory, part in zip(memories, cut_parts(memories, values), strict=True):
+                memory.rows[slot] = part
+
+    def copy_slot(
+        self, source: Sequence[HostSlots], slot: int, target: Sequence[HostSlots], to: Sequence[int]
+    ) -> None:
+        """Copy a slot of some memories to slots of memories of the same shapes."""
+        with self.host.lock:
+            for memory, other in zip(source, target, strict=True):
+                other.rows[list(to)] = memory.rows[slot].copy()
+
     def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> HostCompiled:
         """Splice and simplify: numpy runs the operations one by one."""
         return HostCompiled(self.host, simplify(splice(graph, hooks)).graph.ops, output)
+
+
+def cut_parts(memories: Sequence[Any], values: Array) -> Iterator[Array]:
+    """A slot's flat values, cut into the parts that lie in each of these memories."""
+    start = 0
+    for memory in memories:
+        yield values[start : start + memory.used]
+        start += memory.used
 
 
 class HostCompiled:
@@ -107,12 +152,16 @@ class HostCompiled:
         self._host = host
         self._ops = ops
         self._output = output
+        sources = {tensor.source for op in ops for tensor in op.operands().values()}
+        self._inputs = [item for item in sources if isinstance(item, Buffer) and item.role is Role.INPUT]
 
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Any) -> Array | None:
         """Run once; gives the output's rows, or None where there are none."""
         with self._host.lock:
-            for buffer, rows in inputs.items():
-                self._host.place(buffer, sizes).write(rows)
+            for buffer in self._inputs:
+                memory = self._host.place(buffer, sizes)
+                if buffer in inputs:
+                    memory.write(inputs[buffer])
             for buffer, memory in state.items():
                 self._host.place_flat(buffer, memory.memory.flat)
             self._host.place(self._output, sizes)

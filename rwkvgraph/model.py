@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rwkvgraph.batch import Run, cut, split, stack
+from rwkvgraph.batch import Answers, Batch, Stack, cut, split, stack
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.engine import Compiled, Engine, HostEngine
 from rwkvgraph.errors import DeviceError
+from rwkvgraph.fingerprint import fingerprint
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.runner import Runner
@@ -24,8 +25,9 @@ from rwkvgraph.models.arena import Arena, Upload
 from rwkvgraph.models.common import Inputs, ModelInfo
 from rwkvgraph.op import Array, Buffer, DType, Role, tape
 from rwkvgraph.ops import blit, softmax
-from rwkvgraph.state import State, is_integer
-from rwkvgraph.view import B, N, O, T
+from rwkvgraph.state import State
+from rwkvgraph.tokens import Option, Tokens, check_lists, check_rest, flatten, full_slots, is_integer
+from rwkvgraph.view import B, E, N, O, T
 
 TOKEN_CHUNK_SIZE = 128
 KEPT_PROGRAMS = 8
@@ -33,7 +35,6 @@ KEPT_PROGRAMS = 8
 PIECE_BYTES = 16 << 20
 """Most bytes of a weight tensor that are in host memory at once while it is loaded."""
 
-Tokens = list[int]
 Device = Context | str | None
 
 
@@ -49,13 +50,15 @@ class Model:
         version = detect(reader)
         limits = engine.target.limits
         self.info: ModelInfo = version.read_info(reader)
+        self.fingerprint = fingerprint(reader, self.info)
+        """Digits that tell this model from others, by its numbers and a sample of its weights."""
         self.token_chunk_size = token_chunk_size
         self.engine = engine
         textures = tuning_for(engine.target).weights_in_textures and isinstance(engine, GpuEngine)
         arena = Arena(reader, min(limits.max_storage_binding, limits.max_buffer), textures)
         weights = version.place_weights(self.info, arena)
         self._load(reader, arena)
-        self._inputs = Inputs.make()
+        self._inputs = Inputs.make(self.info.num_emb)
         self._layers = version.make_state(self.info)
         self._graph: Graph
         self._graph, self._logits = version.build(self.info, weights, self._layers, self._inputs)
@@ -68,13 +71,17 @@ class Model:
         source: str | Path | Mapping[str, Array],
         device: Device = None,
         token_chunk_size: int = TOKEN_CHUNK_SIZE,
+        *,
+        names: str | None = None,
     ) -> Model:
         """Read a model file (or a dict of its arrays) onto a device.
 
         device: a Context; None for the best adapter, or numpy where there is none (said on stderr); "cpu" for
-        numpy; any other text picks the adapter whose name contains it. Raises LoadError and DeviceError.
+        numpy; any other text picks the adapter whose name contains it. names: "raw" (BlinkDL's) or
+        "converted" (web-rwkv's) names and shapes, for a file that does not tell. Raises LoadError and
+        DeviceError.
         """
-        return cls(open_model(source), open_engine(device), token_chunk_size)
+        return cls(open_model(source, names), open_engine(device), token_chunk_size)
 
     def _load(self, reader: Reader, arena: Arena) -> None:
         by_buffer: dict[Buffer, list[Upload]] = {buffer: [] for buffer in arena.buffers}
@@ -95,47 +102,67 @@ class Model:
         """
         if not is_integer(num_batch) or num_batch < 1:
             raise ValueError(f"num_batch is {num_batch!r}; a state has at least one slot")
-        return State(self.info, self._layers, self.engine, num_batch)
+        return State(self.info, self._layers, self.engine, num_batch, self.fingerprint)
 
-    def run(self, tokens: Sequence[Tokens], state: State) -> list[Array | None]:
+    def run(
+        self, tokens: Sequence[Tokens], state: State, option: Option | Sequence[Option] = "last"
+    ) -> list[Array | None]:
         """Take up to `token_chunk_size` tokens out of the lists, one list a slot, through the model.
 
-        Gives for each slot the logits (V,) float32 after its last token, or None while it has tokens left or
-        where it had none; slots without tokens keep their state. Call it until the lists are empty. Raises
-        ValueError, before anything runs, for token ids, lists or states that do not fit.
+        A token is an id, or an array of floats (C,) that takes the place of its embedding, before the first
+        norm. option: one for all slots, or one a slot. "last" gives the logits (V,) float32 after a slot's
+        last token, or None while it has tokens left; "full" gives those after every token that this call
+        took, (n, V). None for a slot that had no tokens, which keeps its state. Call it until the lists are
+        empty. Raises ValueError, before anything runs, for tokens, lists, options or states that do not fit.
         """
-        return self.run_with_hooks(tokens, state, None)
+        return self.run_with_hooks(tokens, state, None, option)
 
     def run_with_hooks(
-        self, tokens: Sequence[Tokens], state: State, hooks: Hooks | Mapping[Any, Any] | None
+        self,
+        tokens: Sequence[Tokens],
+        state: State,
+        hooks: Hooks | Mapping[Any, Any] | None,
+        option: Option | Sequence[Option] = "last",
     ) -> list[Array | None]:
         """As `run`, with hooks spliced in, or a dict of functions by site. Each set is compiled once."""
         self._check(tokens, state)
+        full = full_slots(option, state.num_batch)
         hooks = Hooks(hooks) if isinstance(hooks, Mapping) else hooks
-        counts = cut([len(slot) for slot in tokens], self.token_chunk_size)
-        results: list[Array | None] = [None] * len(tokens)
-        if not any(counts):
-            return results
-        program = self.program(hooks)
-        runs = [
-            Run(slot, tokens[slot][:count], count == len(tokens[slot]))
-            for slot, count in enumerate(counts)
-            if count
-        ]
-        for group in split(runs, program.most_tokens, program.most_outputs):
-            self._pass(program, group, state, results)
-        for slot, count in enumerate(counts):
-            del tokens[slot][:count]
-            state.note(slot, tokens[slot], count)
-        return results
+        lengths = list(map(len, tokens))
+        counts = cut(lengths, self.token_chunk_size)
+        work = self._take(tokens, lengths, counts, full, state)
+        answers = Answers(counts, full, self.info.num_vocab)
+        program = self.program(hooks) if len(work.slots) else None
+        if program is not None:
+            for batch in split(work, program.most_tokens, program.most_outputs, state.block_slots):
+                logits = self._pass(program, batch, state)
+                if logits is not None:
+                    answers.add(batch.slots, logits)
+        for slot, count in zip(tokens, counts, strict=True):
+            if count:
+                del slot[:count]
+        state.note(tokens, counts)
+        return answers.rows
 
-    def _pass(self, program: Compiled, runs: list[Run], state: State, results: list[Array | None]) -> None:
-        batch = stack(runs)
-        sizes = {T: batch.tokens, O: batch.outputs, N: batch.starts, B: state.num_batch}
-        logits = program.run({self._inputs.batch: batch.words}, sizes, state, state.memory)
-        if logits is not None:
-            for slot, row in zip(batch.slots, logits, strict=True):
-                results[slot] = row
+    def _take(
+        self, tokens: Sequence[Tokens], lengths: list[int], counts: list[int], full: Array, state: State
+    ) -> Stack:
+        """The tokens of this call, checked; those that it leaves in the lists are checked once."""
+        width, num_vocab = self.info.num_emb, self.info.num_vocab
+        ids, picks, vectors = flatten(tokens, counts, width, num_vocab)
+        if counts != lengths:
+            for slot, (given, count) in enumerate(zip(tokens, counts, strict=True)):
+                if count < len(given) and not state.has_checked(slot, given):
+                    check_rest(given, count, slot, width, num_vocab)
+        ends = [count == length for count, length in zip(counts, lengths, strict=True)]
+        return stack(counts, full, ends, ids, picks, vectors)
+
+    def _pass(self, program: Compiled, batch: Batch, state: State) -> Array | None:
+        block = state.blocks[batch.block]
+        inputs = {self._inputs.batch: batch.words}
+        if len(batch.vectors):
+            inputs[self._inputs.vectors] = batch.vectors
+        return program.run(inputs, batch.sizes(block.num_batch), block, block.memory)
 
     def program(self, hooks: Hooks | None = None) -> Compiled:
         """The compiled program for a set of hooks; compiled when first asked for."""
@@ -158,7 +185,7 @@ class Model:
             return
         known = len(program.context.kernels)
         for item in program.program.passes:
-            program.kernel(item, item.variant({T: tokens, O: 1, N: 1, B: 1}))
+            program.kernel(item, item.variant({T: tokens, O: 1, N: 1, B: 1, E: 1}))
         if len(program.context.kernels) > known and not hooks:
             self.run([[0] * tokens], self.state())
 
@@ -188,27 +215,11 @@ class Model:
         return self.engine.compile(Graph(tuple(items)), None, result), source
 
     def _check(self, tokens: Any, state: Any) -> None:
-        if not isinstance(state, State) or any(
-            buffer not in state.memory for buffer in self._layers[0].buffers()
-        ):
+        if not isinstance(state, State) or state.layers is not self._layers:
             raise ValueError(
                 "the state belongs to another model; make one with this model's state(num_batch)"
             )
-        if not isinstance(tokens, Sequence) or any(not isinstance(slot, list) for slot in tokens):
-            raise ValueError(
-                "tokens is a list of lists of ids, one a slot: [[510, 17], [], [91]]; run takes from them"
-            )
-        if len({id(slot) for slot in tokens}) != len(tokens):
-            raise ValueError(
-                "two slots share one list, and run takes tokens out of each; give every slot its own"
-            )
-        if len(tokens) != state.num_batch:
-            raise ValueError(
-                f"{len(tokens)} lists of tokens for a state of {state.num_batch} slots; give one a slot"
-            )
-        for slot, ids in enumerate(tokens):
-            rest = ids[: self.token_chunk_size] if state.has_checked(slot, ids) else ids
-            check_ids(rest, slot, self.info.num_vocab)
+        check_lists(tokens, state.num_batch)
 
     def __str__(self) -> str:
         where = str(self.engine.context) if isinstance(self.engine, GpuEngine) else "numpy"
@@ -216,23 +227,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.info})"
-
-
-def check_ids(ids: Sequence[int], slot: int, num_vocab: int) -> None:
-    """Raise ValueError naming the first id of a slot that is not an integer from 0 to V - 1."""
-    if not ids:
-        return
-    try:
-        if min(ids) >= 0 and max(ids) < num_vocab and all(type(value) is int for value in ids):
-            return
-    except TypeError:
-        pass  # what cannot be compared is named below
-    for at, value in enumerate(ids):
-        if not is_integer(value) or not 0 <= value < num_vocab:
-            raise ValueError(
-                f"token {at} of slot {slot} is {value!r}; ids are integers from 0 to {num_vocab - 1} "
-                "for this model (another vocabulary?)"
-            )
 
 
 def _pieces(reader: Reader, uploads: Sequence[Upload]) -> Iterator[tuple[int, Array]]:

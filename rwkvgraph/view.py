@@ -31,6 +31,8 @@ B = Dim("B")
 """Slots (sequences) of the state."""
 N = Dim("N")
 """Slots that have tokens in this run."""
+E = Dim("E")
+"""Embedding vectors that stand in place of tokens in this run; 1 where there are none."""
 
 Size = int | Dim
 Shape = tuple[Size, ...]

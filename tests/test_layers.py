@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "splice": "errors view tensor op graph hook ops",
     # text, files and numbers: know no ops
     "batch": "errors view tensor op",  # of `op` only the name of numpy's array type
+    "tokens": "errors op",
     "tokenizer": "errors",
     "sampler": "errors",
     "assets": "errors",
@@ -49,8 +50,12 @@ MAY_IMPORT = {
     "engine": "errors view tensor op graph hook splice interpret compiler",
     "gpu": "errors view tensor op show graph hook interpret quant codegen compiler dump engine",
     # on top
-    "state": "errors view tensor op models engine",
-    "model": "errors view tensor op graph hook quant ops load models compiler engine gpu batch state",
+    "fingerprint": "errors op load models",
+    "state_forms": "errors op models",
+    "state_file": "errors op load models state_forms",
+    "state": "errors view tensor op models engine tokens state_forms state_file",
+    "model": "errors view tensor op graph hook quant ops load models compiler engine gpu batch tokens "
+    "fingerprint state",
     "runtime": "errors batch state model",
     "generate": "errors tokenizer sampler assets hook state model runtime",
     "testing": "errors view tensor op graph interpret quant ops codegen compiler gpu",
@@ -73,7 +78,7 @@ BREAKS_A_CYCLE = {
 MAY_USE = {
     "numpy": "*",
     "networkx": "graph hook compiler testing",
-    "safetensors": "load state testing",
+    "safetensors": "load state_file testing",
     "wgpu": "gpu",
     "rich": "terminal",
 }

@@ -47,7 +47,7 @@ CPU_NARROW = Tuning(
 
 # One NVIDIA H200, f16 weights, each kernel alone. One token: 1.6, 3.0, 3.2, 2.6, 4.3 TB/s for 2048x2048,
 # 6432x2048, 8192x2048, 2048x8192, 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6), without
-# subgroups up to 5 % less. Two cost what one does, four 1.2 times that, 8 twice, 32 five to seven times
+# subgroups up to 5 % less. Two and four cost 1.1 times what one does, 8 twice, 32 five to seven times
 # (16 TFLOP/s): four tokens a workgroup, and those of the same rows side by side, so that memory is read once
 # and the cache serves the others. Eight tokens a workgroup, or more rows, are 5 to 30 % slower; 32, with each
 # weight loaded by one thread alone, are 2.5 times slower (registers), tiles in workgroup memory 1.5 times.
@@ -56,7 +56,6 @@ GPU = Tuning(
     256,
     (
         Shape("split", 128, 4, 1, max_tokens=1),
-        Shape("split", 128, 4, 2, max_tokens=2),
         Shape("split", 64, 4, 4, max_tokens=32),
         Shape("tile", 64, 8, 8, unroll=2),
     ),

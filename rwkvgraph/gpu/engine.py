@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from wgpu.classes import GPUBuffer
 
 from rwkvgraph.compiler import compile
+from rwkvgraph.gpu import slots
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, memory_for
 from rwkvgraph.gpu.runner import Runner
@@ -24,6 +27,9 @@ class GpuEngine:
         self._resident: dict[Buffer, AnyMemory] = {}
         self._ticket: int | None = None
         self._pending = 0
+        self._scratch: GPUBuffer | None = None
+        limits = context.target.limits
+        self.most_bytes = min(limits.max_storage_binding, limits.max_buffer)
 
     def load(self, buffer: Buffer, pieces: Iterator[tuple[int, Array]]) -> None:
         """Fill a weight buffer from (first element, elements) pieces, one at a time in host memory."""
@@ -38,6 +44,24 @@ class GpuEngine:
     def state_memory(self, buffer: Buffer, sizes: Sizes) -> DeviceMemory:
         """Memory for a part of a state, zeroed."""
         return DeviceMemory(self.context, buffer, sizes)
+
+    def read_slot(self, memories: Sequence[DeviceMemory], slot: int) -> Array:
+        """A slot in each of these memories, one after another, flat."""
+        return slots.read_slot(self.context, memories, slot)
+
+    def write_slot(self, memories: Sequence[DeviceMemory], slot: int, values: Array) -> None:
+        """Replace a slot in each of these memories by its part of `values`."""
+        slots.write_slot(self.context, memories, slot, values)
+
+    def copy_slot(
+        self, source: Sequence[DeviceMemory], slot: int, target: Sequence[DeviceMemory], to: Sequence[int]
+    ) -> None:
+        """Copy a slot of some memories to slots of memories of the same shapes, on the device."""
+        nbytes = sum(memory.span(slot)[1] for memory in source)
+        with self.context.lock:
+            if self._scratch is None or self._scratch.size < nbytes:
+                self._scratch = self.context.buffer(nbytes, "slot on its way", largest_binding=16)
+            slots.copy_slot(self.context, self._scratch, source, slot, target, to)
 
     def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> Runner:
         """Splice, lower and make ready to run."""

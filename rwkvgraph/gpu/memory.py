@@ -6,6 +6,7 @@ In a GPU buffer, or in a texture where those are read faster.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from wgpu.classes import GPUBuffer
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
-from rwkvgraph.gpu.transfer import download, upload
+from rwkvgraph.gpu.transfer import PIECE, download, upload, upload_parts
 from rwkvgraph.op import Array, Buffer, DType
 from rwkvgraph.view import Sizes, resolve, row_width, split_rows
 from rwkvgraph_codegen import TEXTURE_WIDTH
@@ -32,8 +33,8 @@ class DeviceMemory:
         self.rows = resolve(rows, sizes)
         self.width = row_width(buffer.shape)
         self.owner = context
+        self.used = prod(inner)
         self._buffer = buffer
-        self._inner = inner
         self.gpu = context.buffer(self.rows * self.width * buffer.dtype.bytes, buffer.name)
 
     @property
@@ -63,7 +64,7 @@ class DeviceMemory:
         dtype = self._buffer.dtype
         at, count = start * self.width * dtype.bytes, (stop - start) * self.width * dtype.bytes
         flat = download(self.owner, self.gpu, at, count).view(dtype.numpy).reshape(stop - start, self.width)
-        return flat[:, : int(np.prod(self._inner))]
+        return flat[:, : self.used]
 
     def write_rows(self, start: int, rows: Array) -> None:
         """Replace rows of the leading axis."""
@@ -71,6 +72,21 @@ class DeviceMemory:
         padded = np.zeros((len(rows), self.width), dtype.numpy)
         padded[:, : rows.shape[1]] = rows
         upload(self.owner, self.gpu, start * self.width * dtype.bytes, padded)
+
+    def fill_rows(self, row: Array) -> None:
+        """Replace every row of the leading axis by one, flat."""
+        dtype = self._buffer.dtype
+        padded = np.zeros((1, self.width), dtype.numpy)
+        padded[0, : self.used] = row
+        many = max(1, PIECE // padded.nbytes)
+        counts = [many] * (self.rows // many) + [self.rows % many]
+        piece = np.repeat(padded, min(many, self.rows), axis=0)
+        upload_parts(self.owner, self.gpu, 0, (piece[:count] for count in counts))
+
+    def span(self, row: int) -> tuple[int, int]:
+        """First byte and number of bytes of a row without its padding; of f32 both are multiples of 4."""
+        size = self._buffer.dtype.bytes
+        return row * self.width * size, self.used * size
 
     def _shape(self, rows: int) -> tuple[int, ...]:
         shape = tuple(size for size in self._buffer.shape if isinstance(size, int))

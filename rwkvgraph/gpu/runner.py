@@ -5,7 +5,7 @@ Bind once for a state, encode every run, read back only what is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,12 +21,15 @@ from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, Memories, memory_for, 
 from rwkvgraph.gpu.native import Step
 from rwkvgraph.gpu.transfer import Readback
 from rwkvgraph.op import Array, Buffer, Role
-from rwkvgraph.view import B, Dim, O, Sizes, T, resolve, round_up, row_width
+from rwkvgraph.view import Dim, E, O, Sizes, T, resolve, round_up, row_width
 from rwkvgraph_codegen import Binding
 
 AHEAD = 48
 """Passes in a submission. The device starts with the first ones while the others are still being recorded."""
 
+
+MOST_OUTPUT_BYTES = 256 << 20
+"""Most bytes of a run's output: it is held once on the device and once where the host reads it."""
 
 KEPT_SIZES = 64
 """Runs of different sizes whose dispatches are kept for each state; making them takes 25 µs a pass."""
@@ -51,17 +54,28 @@ class Runner:
         self.program = program
         self.output = output
         self.most_tokens = self._most([slot.width * ELEMENT for slot in program.plan.slots if slot.rows is T])
-        self.most_outputs = self._most([row_width(output.shape) * ELEMENT])
+        row = row_width(output.shape) * ELEMENT
+        self.most_outputs = min(self._most([row]), max(1, MOST_OUTPUT_BYTES // row))
         self._resident = resident
         self._users: dict[Buffer, AnyMemory] = {}
         self._table = _Table(program, context)
         self._capacity: dict[Dim, int] = {}
-        self._keeps_slots = any(slot.rows is B for slot in program.plan.slots)
+        self._is_made = False
+        rows = {slot.rows for slot in program.plan.slots} | {item.shape[0] for item in self._runs_own()}
+        self._kept = [dim for dim in rows if isinstance(dim, Dim)]
+        self._dims = dims_of(program)
         self._shared: dict[Buffer | Slot, GPUBuffer] = {}
         self._groups: WeakKeyDictionary[Any, dict[Any, GPUBindGroup]] = WeakKeyDictionary()
         self._steps: WeakKeyDictionary[Any, dict[Any, Prepared]] = WeakKeyDictionary()
         self._readback: Readback | None = None
         self._ticket: int | None = None
+
+    def _runs_own(self) -> Iterator[Buffer]:
+        """The inputs and outputs of a run."""
+        for step in self.program.passes:
+            for buffer in step.buffers:
+                if isinstance(buffer, Buffer) and buffer.role in (Role.INPUT, Role.OUTPUT):
+                    yield buffer
 
     def _most(self, widths: Sequence[int]) -> int:
         limits = self.context.target.limits
@@ -126,13 +140,16 @@ class Runner:
     def _staging(self, nbytes: int) -> Readback:
         if self._readback is None or self._readback.nbytes < nbytes:
             self._readback = None
-            self._readback = Readback(self.context, nbytes)
+            room = min(
+                1 << (nbytes - 1).bit_length(), self.most_outputs * row_width(self.output.shape) * ELEMENT
+            )
+            self._readback = Readback(self.context, max(room, nbytes))
         return self._readback
 
     def steps(self, sizes: Sizes, owner: Any, state: Memories) -> Prepared:
         """The dispatches of a run of these sizes; kept, with their bind groups, for the next run like it."""
         self._grow(sizes)
-        key = tuple(sorted((dim.name, size) for dim, size in sizes.items()))
+        key = tuple([sizes[dim] for dim in self._dims])
         self._table.write(sizes, key)
         kept = self._steps.setdefault(owner, {})
         if key not in kept:
@@ -197,11 +214,10 @@ class Runner:
 
     def _grow(self, sizes: Sizes) -> None:
         """Make scratch, inputs and outputs large enough; those of an earlier, shorter run go."""
-        wanted = {
-            dim: self._room(dim, size) for dim, size in sizes.items() if dim is not B or self._keeps_slots
-        }
-        if all(self._capacity.get(dim, 0) >= size for dim, size in wanted.items()):
+        if self._is_made and all(self._capacity[dim] >= sizes[dim] for dim in self._kept):
             return
+        self._is_made = True
+        wanted = {dim: self._room(dim, sizes[dim]) for dim in self._kept}
         self._capacity = {dim: max(self._capacity.get(dim, 0), size) for dim, size in wanted.items()}
         self._groups.clear()
         self._steps.clear()
@@ -210,18 +226,13 @@ class Runner:
             self.context.wait(self._ticket)
         for slot in self.program.plan.slots:
             self._shared[slot] = self.context.buffer(slot.bytes(self._capacity), f"scratch {slot.name}")
-        for step in self.program.passes:
-            for buffer in step.buffers:
-                if isinstance(buffer, Buffer) and buffer.role in (Role.INPUT, Role.OUTPUT):
-                    self._share(buffer)
-
-    def _share(self, buffer: Buffer) -> None:
-        if buffer not in self._shared:
-            self._shared[buffer] = DeviceMemory(self.context, buffer, self._capacity).gpu
+        for buffer in self._runs_own():
+            if buffer not in self._shared:
+                self._shared[buffer] = DeviceMemory(self.context, buffer, self._capacity).gpu
 
     def _room(self, dim: Dim, size: int) -> int:
         """A capacity: the next power of two, within what the device can bind, so that it seldom grows."""
-        most = self.most_tokens if dim is T else self.most_outputs if dim is O else max(size, 1)
+        most = self.most_tokens if dim in (T, E) else self.most_outputs if dim is O else max(size, 1)
         power = 1 << max(size - 1, 0).bit_length()
         return max(size, min(power, most))
 
@@ -230,6 +241,17 @@ def _padded(rows: Array, width: int) -> Array:
     """Rows as they lie in a buffer: each followed by zeros up to whole lanes."""
     spare = width - rows.shape[1]
     return np.pad(rows, ((0, 0), (0, spare))) if spare else np.ascontiguousarray(rows)
+
+
+def dims_of(program: Program) -> tuple[Dim, ...]:
+    """The sizes of a run that its dispatches depend on; others only change contents, or memory."""
+    found: set[Dim | None] = set()
+    for item in program.passes:
+        found |= {item.rows.size} | item.needs
+        for variant in item.variants:
+            found |= {variant.grid.items.size, variant.grid.deep.size}
+            found |= {amount.size for row in variant.table for amount in row}
+    return tuple(sorted((dim for dim in found if dim is not None), key=lambda dim: dim.name))
 
 
 def access_of(binding: Binding) -> Access:

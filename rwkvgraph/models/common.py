@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rwkvgraph import ops
 from rwkvgraph.batch import BATCH_WORDS
 from rwkvgraph.errors import LoadError
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.op import Buffer, DType, Role, Tensor
-from rwkvgraph.view import B, N, O, Size, T, View
+from rwkvgraph.quant import Matrix
+from rwkvgraph.view import B, E, N, O, Size, T, View
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,37 @@ def matrix_shape(reader: Reader, name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is given: one u32 buffer (T, 8), and the tensors in it.
+    """What a run is given: one u32 buffer (T, 8), the tensors in it, and vectors (E, C) in place of tokens.
 
     cursors (T, 4): slot, its first stacked token, its tokens in this run, 0. tokens (T,). rows (O,): the
     stacked tokens whose logits are wanted. starts (N,): the first stacked token of each slot that has tokens.
+    picks (T,): 1 + the row of `vectors` that replaces a token's embedding, or 0.
     """
 
     batch: Buffer
+    vectors: Buffer
     cursors: Tensor
     tokens: Tensor
     rows: Tensor
     starts: Tensor
+    picks: Tensor
 
     @staticmethod
-    def make() -> Inputs:
-        """The buffer and its tensors."""
+    def make(width: int) -> Inputs:
+        """The buffers and their tensors, for a model of `width` channels."""
         batch = Buffer("batch", (T, BATCH_WORDS), DType.U32, Role.INPUT)
+        vectors = Buffer("embeddings", (E, width), DType.F32, Role.INPUT)
 
         def column(size: Size, index: int) -> Tensor:
             return Tensor(batch, View((size,), (BATCH_WORDS,), index), DType.U32)
 
-        return Inputs(batch, batch[:, 0:4], column(T, 4), column(O, 5), column(N, 6))
+        words = (column(T, 4), column(O, 5), column(N, 6), column(T, 7))
+        return Inputs(batch, vectors, batch[:, 0:4], *words)
+
+
+def embed_inputs(table: Matrix, inputs: Inputs) -> Tensor:
+    """The embeddings (T, C) of a run's tokens: rows of a table (V, C), or vectors given in their place."""
+    return ops.replace_rows(ops.embed(table, inputs.tokens), inputs.picks, inputs.vectors.tensor)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rwkvgraph.hook import Frame as BaseFrame
 from rwkvgraph.hook import Slot, site
 from rwkvgraph.models import sites as at
 from rwkvgraph.models.arena import Arena, Norm, Weights
-from rwkvgraph.models.common import Inputs, LayerState, ModelInfo, output_buffer
+from rwkvgraph.models.common import Inputs, LayerState, ModelInfo, embed_inputs, output_buffer
 from rwkvgraph.op import Buffer, Tensor, in_layer, tape
 from rwkvgraph.quant import Matrix
 from rwkvgraph.view import O, Size, T
@@ -85,7 +85,7 @@ def build_stack(
     logits = output_buffer(w.head.shape[0])
     with tape() as items:
         f.cursors = inputs.cursors
-        f.input = ops.embed(w.emb, inputs.tokens)
+        f.input = embed_inputs(w.emb, inputs)
         site(at.PostEmbedLoaded(), f)
         f.input = ops.layer_norm(f.input, w.ln0.weight, w.ln0.bias)
         f.x = ops.identity(f.input)

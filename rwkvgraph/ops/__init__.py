@@ -19,6 +19,7 @@ from rwkvgraph.ops.matmul import matmul as matmul
 from rwkvgraph.ops.move import blit as blit
 from rwkvgraph.ops.move import embed as embed
 from rwkvgraph.ops.move import gather as gather
+from rwkvgraph.ops.move import replace_rows as replace_rows
 from rwkvgraph.ops.norm import bonus as bonus
 from rwkvgraph.ops.norm import group_norm as group_norm
 from rwkvgraph.ops.norm import l2_norm as l2_norm

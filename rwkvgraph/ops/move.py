@@ -89,6 +89,34 @@ class GatherPart(Map):
         )
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class ReplaceRows(Map):
+    """Row picks[i] - 1 of `others` where picks[i] is not 0, else row i of x.
+
+    x (N, C), picks (N,) u32, others (E, C). There is at least one other, which need not mean anything: it is
+    read where nothing is picked, and dropped.
+    """
+
+    picks: Tensor
+    x: Tensor
+    others: Tensor = operand(row="max(picks, 1u) - 1u")
+
+    wgsl = "select(x, others, picks > 0u)"
+
+    def infer(self) -> Shape:
+        """x's shape. Raises ShapeError unless the rows are as long as x's."""
+        if self.x.shape[1:] != self.others.shape[1:] or self.picks.shape != self.x.shape[:1]:
+            raise ShapeError(
+                f"replace_rows takes x (N, C), picks (N,), others (E, C); given {self.x}, {self.picks} and "
+                f"{self.others} (built at {caller()})"
+            )
+        return self.x.shape
+
+    def numpy(self, *arrays: Array) -> Array:
+        picks, x, others = arrays
+        return np.where(picks[:, None] > 0, others[np.maximum(picks.astype(np.int64), 1) - 1], x)
+
+
 def blit(source: Tensor | Buffer, target: Tensor | Buffer) -> Blit:
     """Copy source into target, a buffer or a view of one: blit(frame.x[-1], captured[3]) captures a value."""
     start = source.tensor if isinstance(source, Buffer) else source
@@ -100,6 +128,11 @@ def blit(source: Tensor | Buffer, target: Tensor | Buffer) -> Blit:
 def gather(table: Tensor, ids: Tensor) -> Tensor:
     """Rows `ids` (N,) of a table (R, C), as (N, C) f32."""
     return Gather(ids, table).result
+
+
+def replace_rows(x: Tensor, picks: Tensor, others: Tensor) -> Tensor:
+    """x (N, C), with row picks[i] - 1 of others (E, C) in place of row i where picks (N,) is not 0."""
+    return ReplaceRows(picks, x, others).result
 
 
 def embed(table: Matrix, ids: Tensor) -> Tensor:

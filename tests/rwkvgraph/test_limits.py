@@ -165,8 +165,33 @@ def test_a_pass_over_the_limits_is_run_in_several(limited: Open, tensors: dict[s
         replace(answer, logits_noise=yardstick.logits_noise).check_logits(logits[slot])
 
 
-def test_a_state_larger_than_a_buffer_is_refused(limited: Open, tensors: dict[str, Array]) -> None:
-    model = Model.load(tensors, limited(max_storage_binding=64 * KIB, max_buffer=64 * KIB))
-    model.state(21)  # 3 KiB of wkv state a slot
-    with pytest.raises(DeviceError, match=r"state.0.wkv needs a binding|state.0.wkv needs a buffer"):
-        model.state(22)
+def test_a_state_larger_than_a_binding_is_held_in_blocks(limited: Open, tensors: dict[str, Array]) -> None:
+    model = Model.load(tensors, limited(max_storage_binding=64 * KIB, max_buffer=64 * KIB), 4096)
+    state = model.state(50)  # 3 KiB of wkv state a slot
+    assert [block.num_batch for block in state.blocks] == [21, 21, 8]
+    prompts = [[7 * slot, 3, slot, 5, 6, 1, 2, slot] for slot in range(50)]
+    logits = model.run([list(prompt) if slot % 3 else [] for slot, prompt in enumerate(prompts)], state)
+    yardstick = expect(tensors, prompts[0] * 4)
+    for slot in range(50):
+        if slot % 3 == 0:
+            assert logits[slot] is None
+            assert not state.read(slot).any()
+        elif slot % 7 == 0 or slot in (20, 22, 41, 43, 49):  # both sides of each edge
+            answer = replace(expect(tensors, prompts[slot]), logits_noise=yardstick.logits_noise)
+            answer.check_logits(logits[slot])
+    rows = [state.read(slot) for slot in range(50)]
+    state.copy(20, [0, 21, 49])
+    for slot in (0, 21, 49):
+        rows[slot] = rows[20]
+    for slot in range(50):
+        np.testing.assert_array_equal(state.read(slot), rows[slot])
+
+
+def test_a_slot_larger_than_a_binding_is_refused(limited: Open, tensors: dict[str, Array]) -> None:
+    context = limited()
+    model = Model.load(tensors, context)
+    context.target = replace(
+        context.target, limits=replace(context.target.limits, max_storage_binding=2 * KIB)
+    )
+    with pytest.raises(DeviceError, match=r"state.0.wkv needs a binding"):
+        model.state()

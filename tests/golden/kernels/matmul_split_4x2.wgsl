@@ -11,7 +11,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) thread: u32, @builtin(subgroup_size) subgroup: u32,
         @builtin(subgroup_invocation_id) lane: u32) {
     // Workgroups beyond the last repeat it and write nothing, so that every thread reaches every barrier.
-    let index = group.x + group.y * groups.x;
+    let index = group.y + group.z * groups.y;
     let unit = min(index, here.size.y - 1u);
     let part = part_of(unit);
     let shape = here.at[part * 3u];
@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let last_row = shape.y - 1u;
     let last_token = here.size.x - 1u;
     let first_row = (unit - shape.x) * 4u;
-    let first_token = group.z * 2u;
+    let first_token = group.x * 2u;
     let row0 = place.x + min(first_row + 0u, last_row) * place.y;
     let row1 = place.x + min(first_row + 1u, last_row) * place.y;
     let row2 = place.x + min(first_row + 2u, last_row) * place.y;

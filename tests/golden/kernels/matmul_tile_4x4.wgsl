@@ -11,7 +11,7 @@ var<workgroup> tile_x: array<vec4<f32>, 128>;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) thread: u32) {
     // Workgroups beyond the last repeat it and write nothing, so that every thread reaches every barrier.
-    let index = group.x + group.y * groups.x;
+    let index = group.y + group.z * groups.y;
     let unit = min(index, here.size.y - 1u);
     let part = part_of(unit);
     let shape = here.at[part * 3u];
@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let last_row = shape.y - 1u;
     let last_token = here.size.x - 1u;
     let first_row = (unit - shape.x) * 32u;
-    let first_token = group.z * 32u;
+    let first_token = group.x * 32u;
     let mine_w = thread % 8u;
     let mine_x = thread / 8u;
     var sum0_0 = vec4<f32>(0.0);

@@ -17,7 +17,7 @@ from rwkvgraph.model import Model
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, tape
 from rwkvgraph.splice import splice
 from rwkvgraph.testing import buffers_of, matrix
-from rwkvgraph.view import B, N, O, T, View, resolve
+from rwkvgraph.view import B, E, N, O, T, View, resolve
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 from tests.rwkvgraph.random_graphs import Sample, samples
 
@@ -260,13 +260,14 @@ def tiny() -> Model:
 def logits_and_states(model: Model, cuts: list[int], order: tuple[object, ...]) -> list[Array]:
     """What a run of random tokens leaves in every buffer but the weights, from the same start."""
     rng = np.random.default_rng(5)
-    sizes = {T: sum(cuts), O: len(cuts), B: len(cuts) + 1, N: len(cuts)}
+    sizes = {T: sum(cuts), O: len(cuts), B: len(cuts) + 1, N: len(cuts), E: 2}
     words = np.zeros((sizes[T], 8), np.uint32)
     for index, count in enumerate(cuts):
         at = sum(cuts[:index])
         words[at : at + count, :3] = len(cuts) - index, at, count
         words[index, 5:7] = at + count - 1, at
     words[:, 4] = rng.integers(0, model.info.num_vocab, sizes[T])
+    words[:, 7] = rng.integers(0, 3, sizes[T])  # some are vectors
     host = model.engine.host  # type: ignore[attr-defined]  # numpy's engine
     memories = []
     for buffer in buffers_of(model.graph):

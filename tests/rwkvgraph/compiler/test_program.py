@@ -89,7 +89,8 @@ def test_a_grid_too_long_for_one_dimension_goes_on_in_the_next() -> None:
         for step in program.passes:
             sizes = {T: 100, O: 3, N: 2, B: 2}
             grid = step.variant(sizes).grid
-            x, y, _ = grid.at(sizes, limit)
+            x, y, z = grid.at(sizes, limit)
+            x, y = (y, z) if grid.deep_first else (x, y)
             count = -(-grid.items.at(sizes) // grid.per_group)
             assert x * y >= count
             assert x <= limit or limit < y

@@ -135,6 +135,7 @@ EXAMPLES: dict[type[TensorOp], list[Example]] = {
                 lambda r, n: move.Blit(vector(r, n), rows(r, 5, n)[:, 2])],
     move.Gather: [lambda r, n: move.Gather(ids(r, 9), halves(r, 9, n)),
                   lambda r, n: move.Gather(ids(r, 3), rows(r, n))],
+    move.ReplaceRows: [lambda r, n: move.ReplaceRows(ids(r, 4), rows(r, n, 7), rows(r, n, 3))],
     move.GatherClamped: [lambda r, n: move.GatherClamped(ids(r, 9), halves(r, 4, n), 4.0)],
     move.GatherPart: [lambda r, n: move.GatherPart(ids(r, 9), rows(r, n, 7), halves(r, 3, n), 4.0, 3.0)],
     shift.PreviousToken: [lambda r, n: shift.PreviousToken(three_slots(r), rows(r, n), rows(r, n, 4))],
