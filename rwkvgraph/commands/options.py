@@ -9,6 +9,7 @@ from pathlib import Path
 from rwkvgraph import assets
 from rwkvgraph.generate import TEMPERATURE, TOP_P
 from rwkvgraph.gpu import Context
+from rwkvgraph.load.convention import CHOICES
 from rwkvgraph.model import Device, Model
 from rwkvgraph.sampler import Sampler
 from rwkvgraph.tokenizer import Tokenizer
@@ -26,7 +27,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="FILE",
-        help="a model, .st; default: the small one that comes along",
+        help="a model, .st or .pth; default: the small one that comes along",
+    )
+    parser.add_argument(
+        "--names",
+        choices=[choice for choice in CHOICES if choice],
+        help="whose names and shapes the model has, if unclear: raw for BlinkDL's, converted for web-rwkv's",
     )
     parser.add_argument(
         "--tokenizer",
@@ -77,7 +83,7 @@ def model_path(options: argparse.Namespace) -> Path:
 
 def load(options: argparse.Namespace) -> tuple[Model, Tokenizer]:
     """The model and the tokenizer of `add_model`."""
-    model = Model.load(model_path(options), device(options.adapter))
+    model = Model.load(model_path(options), device(options.adapter), names=options.names)
     return model, Tokenizer.load(options.tokenizer or assets.vocab_for(model.info.num_vocab))
 
 
