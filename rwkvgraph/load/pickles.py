@@ -61,6 +61,7 @@ class Pickle:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        self._copied = 0
 
     def load(self) -> object:
         """The value. Raises LoadError, naming the byte, for what is damaged or refused."""
@@ -189,6 +190,10 @@ class Pickle:
             raise self.refusal(f"a call of {getattr(function, 'name', None) or shown(function)}")
         if not function.fewest <= len(arguments) <= function.most:
             raise self.refusal(f"{function.name} with {len(arguments)} arguments")
+        # A list is copied in a single step, and may be recalled for ever.
+        self._copied += sum(len(item) for item in arguments if isinstance(item, list | tuple))
+        if self._copied > MOST_STEPS:
+            raise self.refusal(f"calls with more than {MOST_STEPS} values in their lists")
         self.push(function.build(*arguments))
 
     def set_state(self) -> None:

@@ -44,14 +44,20 @@ class ModelInfo:
 
 
 def count_layers(reader: Reader) -> int:
-    """One more than the largest layer number in the names. Raises LoadError for a name without one."""
+    """How many layers the names are of. Raises LoadError for names of no layer, and for layers that lack."""
     numbers = [name.split(".")[1] for name in reader.names() if name.startswith("blocks.")]
     wrong = next((number for number in numbers if not number.isdecimal()), None)
     if wrong is not None:
         raise LoadError(
             f"{reader.path}: tensor blocks.{wrong}… is of no layer; they are blocks.0, blocks.1 …"
         )
-    return 1 + max(map(int, numbers))
+    layers = set(map(int, numbers))
+    missing = next((layer for layer in range(len(layers)) if layer not in layers), None)
+    if missing is not None or not layers:
+        raise LoadError(
+            f"{reader.path} has no layer {missing or 0}; the largest is blocks.{max(layers, default='none')}"
+        )
+    return len(layers)
 
 
 def matrix_shape(reader: Reader, name: str) -> tuple[int, int]:

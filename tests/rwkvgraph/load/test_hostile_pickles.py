@@ -211,3 +211,28 @@ def test_operations_in_any_order_build_tensors_or_are_refused(tmp_path: Path) ->
 def test_a_good_pickle_is_none_of_these(tmp_path: Path) -> None:
     reader = open_tensors(write(tmp_path / "m.pth", pickled({"x": X})))
     np.testing.assert_array_equal(reader.rows("x", 0, 24), HALVES)
+
+
+COPIES = {
+    "sizes": b"ctorch\nSize\nq\x00](" + b"N" * 20000 + b"eq\x01" + b"h\x00h\x01\x85R" * 20000 + b".",
+    "items": b"ccollections\nOrderedDict\nq\x00"
+    + text("a")
+    + b"K\x01\x86q\x02]("
+    + b"h\x02" * 20000
+    + b"eq\x01"
+    + b"h\x00h\x01\x85R" * 2000
+    + b".",
+}
+
+
+@pytest.mark.parametrize("steps", COPIES.values(), ids=COPIES.keys())
+def test_a_list_that_is_copied_again_and_again_is_refused_in_time(tmp_path: Path, steps: bytes) -> None:
+    path = tmp_path / "copies.pth"
+    path.write_bytes(torch_zip(b"\x80\x02" + steps, {}))
+    tracemalloc.start()
+    started = time.perf_counter()
+    with pytest.raises(LoadError, match=r"calls with more than 500000 values in their lists"):
+        open_tensors(path)
+    assert time.perf_counter() - started < 3  # traced, and on any machine; 0.2 s otherwise
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
