@@ -26,9 +26,6 @@ class SlotMemory(Protocol):
     def write_rows(self, start: int, rows: Array) -> None:
         """Replace slots from `start` on."""
 
-    def fill_rows(self, row: Array) -> None:
-        """Replace every slot by one, flat."""
-
 
 class Compiled(Protocol):
     """A graph with its hooks, ready to run."""
@@ -62,6 +59,9 @@ class Engine(Protocol):
     def write_slot(self, memories: Sequence[Any], slot: int, values: Array) -> None:
         """Replace a slot in each of these memories by its part of `values`, which `read_slot` would give."""
 
+    def fill_slots(self, memories: Sequence[Any], values: Array) -> None:
+        """As `write_slot`, every slot."""
+
     def copy_slot(self, source: Sequence[Any], slot: int, target: Sequence[Any], to: Sequence[int]) -> None:
         """Copy a slot of some memories to slots of memories of the same shapes, without the host."""
 
@@ -86,10 +86,6 @@ class HostSlots:
     def write_rows(self, start: int, rows: Array) -> None:
         """Replace slots from `start` on."""
         self.rows[start : start + len(rows)] = rows
-
-    def fill_rows(self, row: Array) -> None:
-        """Replace every slot by one, flat."""
-        self.rows[:] = row
 
 
 class HostEngine:
@@ -121,6 +117,12 @@ class HostEngine:
         with self.host.lock:
             for memory, part in zip(memories, cut_parts(memories, values), strict=True):
                 memory.rows[slot] = part
+
+    def fill_slots(self, memories: Sequence[HostSlots], values: Array) -> None:
+        """Replace every slot in each of these memories by its part of `values`."""
+        with self.host.lock:
+            for memory, part in zip(memories, cut_parts(memories, values), strict=True):
+                memory.rows[:] = part
 
     def copy_slot(
         self, source: Sequence[HostSlots], slot: int, target: Sequence[HostSlots], to: Sequence[int]

@@ -202,13 +202,9 @@ class State:
 
     def _fill(self) -> None:
         """Let every slot be empty."""
+        values = np.repeat(self._empty.reshape(-1), self.info.num_emb)
         for block in self.blocks:
-            start = 0
-            rows = np.repeat(self._empty.reshape(-1), self.info.num_emb)
-            for buffer in self._buffers:
-                count = prod(size for size in buffer.shape if isinstance(size, int))
-                block.memory[buffer].fill_rows(rows[start : start + count])
-                start += count
+            self._engine.fill_slots(list(block.memory.values()), values)
 
     def _place(self, slot: int) -> tuple[list[SlotMemory], int]:
         """The memories of the block that a slot is in, in the order of its rows, and its place there."""

@@ -53,6 +53,10 @@ class GpuEngine:
         """Replace a slot in each of these memories by its part of `values`."""
         slots.write_slot(self.context, memories, slot, values)
 
+    def fill_slots(self, memories: Sequence[DeviceMemory], values: Array) -> None:
+        """Replace every slot in each of these memories by its part of `values`."""
+        slots.fill_slots(self.context, memories, values)
+
     def copy_slot(
         self, source: Sequence[DeviceMemory], slot: int, target: Sequence[DeviceMemory], to: Sequence[int]
     ) -> None:

@@ -10,6 +10,7 @@ from wgpu.classes import GPUBuffer
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.gpu.memory import DeviceMemory
+from rwkvgraph.gpu.transfer import flush
 from rwkvgraph.op import Array
 
 Span = tuple[GPUBuffer, int, int, int]
@@ -45,6 +46,22 @@ def write_slot(context: Context, memories: Sequence[DeviceMemory], slot: int, va
         for buffer, start, at, count in spans(memories, slot):
             context.queue.write_buffer(buffer, start, flat[at : at + count])
         context.submit([])  # so that the copy that wgpu keeps of what is written can go
+
+
+def fill_slots(context: Context, memories: Sequence[DeviceMemory], values: Array) -> None:
+    """Replace every slot in each of these f32 memories by its part of `values`; zeros on the device alone."""
+    at, ticket = 0, None
+    with context.lock, faults("filling a state"):
+        encoder = context.device.create_command_encoder()
+        for memory in memories:
+            part = values[at : at + memory.used]
+            at += memory.used
+            if part.any():
+                memory.fill_rows(part)
+                ticket = flush(context, ticket)  # so that the copies that wgpu keeps do not pile up
+            else:
+                encoder.clear_buffer(memory.gpu)
+        context.submit([encoder.finish()])
 
 
 def copy_slot(
