@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the file, and on stderr what was written."""
     started = perf_counter()
     dtype = options.dtype.upper()
-    reader = open_model(options.source, options.names)
+    reader = open_model(options.source, options.names, with_states=True)
     size = converted_bytes(reader, dtype)
     with progress("converting", size, options.quiet) as advance:
         convert(reader, options.target, dtype, force=options.force, advance=advance)

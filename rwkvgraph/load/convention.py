@@ -8,6 +8,7 @@ and in RWKV-5.1 one decay a head. The rules are those of web-rwkv's convert_safe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -62,11 +63,14 @@ class ConventionReader:
     """Another reader's tensors in web-rwkv's names and shapes.
 
     names: "raw" or "converted" for a file that does not tell; None refuses such a file. prefers_raw: where
-    names and low-rank matrices say nothing, as in files of states alone, take it as raw. Raises LoadError for
-    what the convention cannot express.
+    names and low-rank matrices say nothing, as in files of states alone, take it as raw. with_states: the
+    orientation of states (`time_state`) matters; a model does not read them. Raises LoadError for what the
+    convention cannot express.
     """
 
-    def __init__(self, inner: Reader, names: str | None = None, prefers_raw: bool = False) -> None:
+    def __init__(
+        self, inner: Reader, names: str | None = None, prefers_raw: bool = False, with_states: bool = False
+    ) -> None:
         if names not in CHOICES:
             raise ValueError(f'names is {names!r}; it is "raw", "converted" or None')
         self.path = inner.path
@@ -74,7 +78,7 @@ class ConventionReader:
         found = inner.names()
         width = _width(inner, found)
         per_head = _per_head(inner, found, width)
-        swapped = _swapped(inner, found, width, names, prefers_raw)
+        swapped = _swapped(inner, found, width, names, prefers_raw, with_states)
         self._entries: dict[str, Entry] = {}
         for name in found:
             entry = _entry(inner, name, width if name in per_head else None, name in swapped)
@@ -140,12 +144,13 @@ def _entry(reader: Reader, name: str, width: int | None, is_swapped: bool) -> En
 
 
 def _width(reader: Reader, names: Iterable[str]) -> int | None:
-    """C: the columns of the embedding, or in files that are a part of a model the size of a norm."""
-    for end, axes in (("emb.weight", 2), ("ln1.weight", 1), ("ln_out.weight", 1)):
-        for name in names:
-            if name.endswith(end) and len(shape := reader.shape(name)) == axes:
-                return shape[-1]
-    return None
+    """C, as most of the tensors have it that say it: one may be at fault, and is to be named for that."""
+    found: Counter[int] = Counter()
+    for end, axes in (("emb.weight", 2), ("ln1.weight", 1), ("ln_out.weight", 1), ("ln2.weight", 1)):
+        found.update(
+            shape[-1] for name in names if name.endswith(end) and len(shape := reader.shape(name)) == axes
+        )
+    return found.most_common(1)[0][0] if found else None
 
 
 def _per_head(reader: Reader, names: list[str], width: int | None) -> set[str]:
@@ -169,7 +174,12 @@ def _per_head(reader: Reader, names: list[str], width: int | None) -> set[str]:
 
 
 def _swapped(
-    reader: Reader, names: list[str], width: int | None, choice: str | None, prefers_raw: bool
+    reader: Reader,
+    names: list[str],
+    width: int | None,
+    choice: str | None,
+    prefers_raw: bool,
+    with_states: bool,
 ) -> set[str]:
     """The names of the tensors whose last two axes are to be swapped.
 
@@ -191,6 +201,8 @@ def _swapped(
             common = votes.pop()
         elif prefers_raw and not any(_kind(name) for name in rest):
             common = True
+        elif not with_states and all("time_state" in name for name in rest):
+            common = False  # nobody reads them
         else:
             raise ambiguous(reader.path, rest[0], reader.shape(rest[0]))
         told |= dict.fromkeys(rest, common)

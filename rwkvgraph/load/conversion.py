@@ -54,7 +54,7 @@ def convert(
     """
     if dtype not in ELEMENTS:
         raise ValueError(f"dtype is {dtype!r}; it is one of {', '.join(ELEMENTS)}")
-    reader = open_model(source, names)
+    reader = open_model(source, names, with_states=True)
     if not reader.names():
         raise LoadError(f"{reader.path} has no tensors")
     path = Path(os.path.realpath(target))

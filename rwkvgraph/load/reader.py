@@ -27,13 +27,15 @@ def open_tensors(source: Source) -> Reader:
     return source
 
 
-def open_model(source: Source, names: str | None = None) -> Reader:
+def open_model(source: Source, names: str | None = None, with_states: bool = False) -> Reader:
     """As `open_tensors`, in web-rwkv's names and shapes whichever the source has.
 
-    names: "raw" (BlinkDL's) or "converted" (web-rwkv's), for a source that does not tell. Raises LoadError
+    names: "raw" (BlinkDL's) or "converted" (web-rwkv's), for a source that does not tell. with_states: the
+    file's tuned states are read too, and their orientation has to be known. Raises LoadError
     for what cannot be read, does not tell, or cannot be expressed so; ValueError for other names.
     """
     reader = open_tensors(source)
     if isinstance(reader, ConventionReader):
         return reader
-    return ConventionReader(reader, names, isinstance(reader, MappedReader) and reader.is_torch)
+    is_torch = isinstance(reader, MappedReader) and reader.is_torch
+    return ConventionReader(reader, names, is_torch, with_states)

@@ -10,6 +10,7 @@ import numpy as np
 
 from rwkvgraph.errors import LoadError
 from rwkvgraph.load.reader import Reader
+from rwkvgraph.models.common import has_any
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor
 from rwkvgraph.quant import BLOCK, Format, Fp16, Matrix
 from rwkvgraph.view import LANES, View, round_up
@@ -62,7 +63,13 @@ class Upload:
             self._refuse(reader, rows, 0)
         if self.change is None:
             return rows.astype(np.float32).reshape(-1)
-        return self.change(rows.astype(np.float64).reshape(-1)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            values = self.change(rows.astype(np.float64).reshape(-1)).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise LoadError(
+                f"{reader.path}: {self.name} is up to {rows.max()}, of which the exponential is infinite"
+            )
+        return values
 
     def _refuse(self, reader: Reader, rows: Array, start: int) -> None:
         with np.errstate(over="ignore"):
@@ -70,6 +77,8 @@ class Upload:
         value = rows[tuple(where)]
         place = [int(at) for at in where]
         place[0] += start
+        if self.index is not None:
+            place.insert(0, self.index)
         why = "float16 holds up to 65504" if np.isfinite(value) else "weights are finite"
         raise LoadError(f"{reader.path}: {self.name} has {value} at {place}; {why}")
 
@@ -185,9 +194,9 @@ class Arena:
         """A tensor's shape in the file. Raises LoadError if it is not there."""
         return self._reader.shape(name)
 
-    def has(self, name: str) -> bool:
-        """Whether the file has a tensor."""
-        return name in self._reader.names()
+    def has_any(self, *ends: str) -> bool:
+        """Whether a layer of the file has a tensor whose name ends so."""
+        return has_any(set(self._reader.names()), *ends)
 
     def check_rest(self, ignored: Callable[[str], bool]) -> None:
         """Raise LoadError for tensors that were not asked for: of a variant that would compute otherwise."""
@@ -196,7 +205,7 @@ class Arena:
         if rest:
             some = ", ".join(sorted(rest)[:3]) + (", …" if len(rest) > 3 else "")
             raise LoadError(
-                f"{self._reader.path}: {len(rest)} tensors that this version of the model does not have, "
+                f"{self._reader.path}: tensors that this version of the model does not have ({len(rest)}): "
                 f"{some}; a variant that is not supported?"
             )
 

@@ -68,6 +68,19 @@ def matrix_shape(reader: Reader, name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
+def has_any(names: set[str], *ends: str) -> bool:
+    """Whether any layer of a file has a tensor whose name ends so: an error can then say which lacks it."""
+    return any(name.startswith("blocks.") and name.endswith(ends) for name in names)
+
+
+def check_heads(reader: Reader, name: str, num_head: int, num_emb: int) -> None:
+    """Raise LoadError unless the heads that tensor `name` is for divide the channels evenly."""
+    if num_head == 0 or num_emb % num_head:
+        raise LoadError(
+            f"{reader.path}: {name} is for {num_head} heads, which do not divide {num_emb} channels evenly"
+        )
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What a run is given: one u32 buffer (T, 8), the tensors in it, and vectors (E, C) in place of tokens.

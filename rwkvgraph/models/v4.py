@@ -23,6 +23,7 @@ from rwkvgraph.models.common import (
     LayerState,
     ModelInfo,
     count_layers,
+    has_any,
     make_layers,
     matrix_shape,
 )
@@ -61,7 +62,7 @@ Weights = BaseWeights[Layer]
 
 def detect(names: set[str]) -> bool:
     """Whether a file with these names is RWKV-4, once it is no later version: none of those's marks."""
-    return "blocks.0.att.time_decay" in names and "blocks.0.att.time_mix_k" in names
+    return has_any(names, ".att.time_decay") and has_any(names, ".att.time_mix_k")
 
 
 def read_info(reader: Reader) -> ModelInfo:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from rwkvgraph import ops
-from rwkvgraph.errors import LoadError
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Slot, site
 from rwkvgraph.load.reader import Reader
@@ -19,7 +18,15 @@ from rwkvgraph.models import sites as at
 from rwkvgraph.models.arena import Arena, Norm
 from rwkvgraph.models.arena import Layer as BaseLayer
 from rwkvgraph.models.arena import Weights as BaseWeights
-from rwkvgraph.models.common import Inputs, LayerState, ModelInfo, count_layers, matrix_shape
+from rwkvgraph.models.common import (
+    Inputs,
+    LayerState,
+    ModelInfo,
+    check_heads,
+    count_layers,
+    has_any,
+    matrix_shape,
+)
 from rwkvgraph.models.common import make_state as make_state
 from rwkvgraph.models.gated_ffn import Ffn, GatedFrame, channel_mix, place_ffn
 from rwkvgraph.models.stack import begin_att, build_stack, end_att, flat, frame_sizes, heads, place_around
@@ -64,15 +71,14 @@ Weights = BaseWeights[Layer]
 
 def detect(names: set[str]) -> bool:
     """Whether a file with these names is RWKV-5, once it is no later version: RWKV-4 has no group norm."""
-    return "blocks.0.att.ln_x.weight" in names and "blocks.0.att.time_mix_k" in names
+    return has_any(names, ".att.ln_x.weight") and has_any(names, ".att.time_mix_k")
 
 
 def read_info(reader: Reader) -> ModelInfo:
     """The model's numbers, from its file. Raises LoadError for sizes that do not fit together."""
     num_vocab, num_emb = matrix_shape(reader, "emb.weight")
     num_head = (*reader.shape("blocks.0.att.time_decay"), 0)[0]
-    if num_head == 0 or num_emb % num_head:
-        raise LoadError(f"{reader.path}: {num_head} heads do not divide {num_emb} channels evenly")
+    check_heads(reader, "blocks.0.att.time_decay", num_head, num_emb)
     hidden = matrix_shape(reader, "blocks.0.ffn.key.weight")[0]
     return ModelInfo("V5", count_layers(reader), num_emb, hidden, num_vocab, num_head)
 
@@ -92,7 +98,7 @@ def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
 
 def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
     c, by_head, att = info.num_emb, (info.num_head, info.head_size), f"blocks.{index}.att"
-    has_gate = arena.has("blocks.0.att.gate.weight")
+    has_gate = arena.has_any(".att.gate.weight", ".att.time_mix_g")
 
     def vector(name: str) -> Tensor:
         return arena.vector(f"{att}.{name}", (c,))

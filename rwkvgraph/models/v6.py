@@ -16,7 +16,15 @@ from rwkvgraph.models import sites as at
 from rwkvgraph.models.arena import Arena, Norm
 from rwkvgraph.models.arena import Layer as BaseLayer
 from rwkvgraph.models.arena import Weights as BaseWeights
-from rwkvgraph.models.common import Inputs, LayerState, ModelInfo, count_layers, matrix_shape
+from rwkvgraph.models.common import (
+    Inputs,
+    LayerState,
+    ModelInfo,
+    check_heads,
+    count_layers,
+    has_any,
+    matrix_shape,
+)
 from rwkvgraph.models.common import make_state as make_state
 from rwkvgraph.models.gated_ffn import Ffn, GatedFrame, channel_mix, place_ffn
 from rwkvgraph.models.stack import begin_att, build_stack, end_att, flat, frame_sizes, heads, place_around
@@ -77,15 +85,14 @@ Weights = BaseWeights[Layer]
 
 def detect(names: set[str]) -> bool:
     """Whether a file with these names is RWKV-6, once it is not RWKV-7: no other mixes by low-rank parts."""
-    return "blocks.0.att.time_mix_x" in names or "blocks.0.att.time_mix_w1" in names
+    return has_any(names, ".att.time_mix_x", ".att.time_mix_w1")
 
 
 def read_info(reader: Reader) -> ModelInfo:
     """The model's numbers, from its file. custom: time_mix Dm, time_decay Dw. Raises LoadError."""
     num_vocab, num_emb = matrix_shape(reader, "emb.weight")
     num_head = matrix_shape(reader, "blocks.0.att.time_first")[0]
-    if num_emb % num_head:
-        raise LoadError(f"{reader.path}: {num_head} heads do not divide {num_emb} channels evenly")
+    check_heads(reader, "blocks.0.att.time_first", num_head, num_emb)
     mixes = matrix_shape(reader, "blocks.0.att.time_mix_w1")[0]
     if mixes % len(PARTS):
         raise LoadError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rwkvgraph import ops
-from rwkvgraph.errors import LoadError
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Slot, site
 from rwkvgraph.load.reader import Reader
@@ -16,7 +15,15 @@ from rwkvgraph.models import sites as at
 from rwkvgraph.models.arena import Arena, LowRank, Norm
 from rwkvgraph.models.arena import Layer as BaseLayer
 from rwkvgraph.models.arena import Weights as BaseWeights
-from rwkvgraph.models.common import Inputs, LayerState, ModelInfo, count_layers, matrix_shape
+from rwkvgraph.models.common import (
+    Inputs,
+    LayerState,
+    ModelInfo,
+    check_heads,
+    count_layers,
+    has_any,
+    matrix_shape,
+)
 from rwkvgraph.models.common import make_state as make_state
 from rwkvgraph.models.stack import Frame as BaseFrame
 from rwkvgraph.models.stack import (
@@ -97,7 +104,7 @@ Weights = BaseWeights[Layer]
 
 def detect(names: set[str]) -> bool:
     """Whether a file with these names is RWKV-7: no other version has `r_k`."""
-    return "blocks.0.att.r_k" in names
+    return has_any(names, ".att.r_k")
 
 
 def read_info(reader: Reader) -> ModelInfo:
@@ -105,8 +112,7 @@ def read_info(reader: Reader) -> ModelInfo:
     layers = count_layers(reader)
     num_vocab, num_emb = matrix_shape(reader, "emb.weight")
     num_head = matrix_shape(reader, "blocks.0.att.r_k")[0]
-    if num_emb % num_head:
-        raise LoadError(f"{reader.path}: {num_head} heads do not divide {num_emb} channels evenly")
+    check_heads(reader, "blocks.0.att.r_k", num_head, num_emb)
     custom = {key: matrix_shape(reader, f"blocks.0.att.{key}1")[0] for key in "wag"}
     custom["v"] = matrix_shape(reader, "blocks.1.att.v1")[0] if layers > 1 else 0
     hidden = matrix_shape(reader, "blocks.0.ffn.key.weight")[0]

@@ -188,7 +188,7 @@ def test_a_tuned_state_is_raw_in_a_file_by_torch_and_open_in_others() -> None:
     ((name, value),) = state.items()
     np.testing.assert_array_equal(open_model(DATA / "state.pth").rows(name, 0, H), value.swapaxes(1, 2))
     with pytest.raises(LoadError, match=r"time_state has shape \(2, 4, 4\)"):
-        open_model(state)
+        open_model(state, with_states=True)
 
 
 def test_a_tensor_that_is_missing_is_named() -> None:
