@@ -19,12 +19,8 @@ from rwkvgraph.op import Array, Buffer, Role, TensorOp
 from rwkvgraph.splice import splice
 from rwkvgraph.view import Sizes, View, resolve, row_width, split_rows
 
-
-class SlotMemory(Protocol):
-    """The contents of a state's buffer, by slot."""
-
-    def write_rows(self, start: int, rows: Array) -> None:
-        """Replace slots from `start` on."""
+SlotMemory = Any
+"""The contents of a state's buffer, by slot: whatever the engine that made it has."""
 
 
 class Compiled(Protocol):
@@ -82,10 +78,6 @@ class HostSlots:
     def rows(self) -> Array:
         """Every slot, flat, without padding: a view."""
         return self._rows[:, : self.used]
-
-    def write_rows(self, start: int, rows: Array) -> None:
-        """Replace slots from `start` on."""
-        self.rows[start : start + len(rows)] = rows
 
 
 class HostEngine:

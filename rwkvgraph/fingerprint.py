@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.models.common import ModelInfo
+from rwkvgraph.models.stack import is_unread
 
-VOCABULARY_ROWS = 5
-"""Rows of the embedding and of the head that are looked at, evenly apart."""
+TABLES = ("emb.weight", "head.weight")
+TABLE_ROWS = 5
+"""Rows of a table that are looked at, evenly apart."""
+MOST_NUMBERS = 1 << 16
+"""Of a tensor that is looked at as a whole, and of a row of others."""
 
 
 def fingerprint(reader: Reader, info: ModelInfo) -> str:
     """32 hexadecimal digits that are the same for the same model, whatever file it is in.
 
-    SHA-256 of the model's numbers and, as float16, of both norms of every layer and of the ends, the first
-    row of every layer's two output matrices, and a few rows of the embedding and the head: all of them have
-    one orientation in every format, and training moves all of them. Reads some kilobytes a layer.
+    SHA-256 of the model's numbers and, as float16, of every vector, the first row of every matrix and a few
+    rows of the embedding and the head, in web-rwkv's names and shapes, which is how any file is read. So
+    training of any tensor shows, unless it spares those rows. Reads some kilobytes a layer.
     """
     digest = hashlib.sha256()
     numbers = (info.num_layer, info.num_emb, info.num_hidden, info.num_vocab, info.num_head)
     digest.update(f"{info.version} {numbers} {sorted(info.custom.items())}".encode())
-    known = set(reader.names())
-    for name, start, stop in _samples(info):
-        if name in known:
+    for name in sorted(reader.names()):
+        if is_unread(name):
+            continue
+        for start, stop in _rows(name, reader.shape(name)):
+            values = reader.rows(name, start, stop).reshape(-1)[:MOST_NUMBERS]
             digest.update(f"{name} {start}".encode())
             with np.errstate(over="ignore"):
-                digest.update(np.ascontiguousarray(reader.rows(name, start, stop), np.float16).tobytes())
+                digest.update(np.ascontiguousarray(values, np.float16).tobytes())
     return digest.hexdigest()[:32]
 
 
-def _samples(info: ModelInfo) -> Iterator[tuple[str, int, int]]:
-    """(tensor, first row, row after the last) of what is looked at."""
-    for row in np.linspace(0, info.num_vocab - 1, VOCABULARY_ROWS).astype(int).tolist():
-        yield "emb.weight", row, row + 1
-        yield "head.weight", row, row + 1
-    layers = [f"blocks.{layer}" for layer in range(info.num_layer)]
-    for norm in ["ln_out", "blocks.0.ln0", *(f"{layer}.ln{number}" for layer in layers for number in (1, 2))]:
-        yield f"{norm}.weight", 0, info.num_emb
-        yield f"{norm}.bias", 0, info.num_emb
-    for layer in layers:
-        yield f"{layer}.att.output.weight", 0, 1
-        yield f"{layer}.ffn.value.weight", 0, 1
+def _rows(name: str, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(first, end) of the rows of a tensor that are looked at."""
+    if name in TABLES:
+        rows = np.linspace(0, max(shape[0] - 1, 0), TABLE_ROWS).astype(int).tolist()
+        return [(row, row + 1) for row in rows]
+    is_vector = len([size for size in shape if size != 1]) < 2
+    return [(0, shape[0] if shape and is_vector and prod(shape) <= MOST_NUMBERS else 1)]

@@ -50,13 +50,13 @@ class Model:
         version = detect(reader)
         limits = engine.target.limits
         self.info: ModelInfo = version.read_info(reader)
-        self.fingerprint = fingerprint(reader, self.info)
-        """Digits that tell this model from others, by its numbers and a sample of its weights."""
         self.token_chunk_size = token_chunk_size
         self.engine = engine
         textures = tuning_for(engine.target).weights_in_textures and isinstance(engine, GpuEngine)
         arena = Arena(reader, min(limits.max_storage_binding, limits.max_buffer), textures)
         weights = version.place_weights(self.info, arena)
+        self.fingerprint = fingerprint(reader, self.info)
+        """Digits that tell this model from others, by its numbers and a sample of its weights."""
         self._load(reader, arena)
         self._inputs = Inputs.make(self.info.num_emb)
         self._layers = version.make_state(self.info)
@@ -178,8 +178,10 @@ class Model:
         """Compile now what runs of so many tokens need; otherwise the first of them does.
 
         Without hooks, which would notice, new shaders also run once on a spare state: llvmpipe compiles only
-        then.
+        then. Raises ValueError below 1.
         """
+        if not is_integer(tokens) or tokens < 1:
+            raise ValueError(f"prepare takes a number of tokens from 1 up; given {tokens!r:.60}")
         program = self.program(hooks)
         if not isinstance(program, Runner):
             return

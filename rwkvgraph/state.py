@@ -100,7 +100,7 @@ class State:
     def write(self, slot: int, array: Any) -> None:
         """Replace a slot by values of `shape`. Raises ValueError for a wrong slot, shape, or NaN."""
         self._check(slot)
-        values = np.asarray(array, np.float32)
+        values = state_forms.as_numbers(array, "a slot")
         if values.shape != self.shape:
             raise ValueError(f"a slot of this state is {self.shape}; it was given an array of {values.shape}")
         if not np.isfinite(values).all():
@@ -118,7 +118,7 @@ class State:
         """Empty a slot: as before the first token. Raises ValueError for a slot that the state lacks."""
         self.write(slot, np.broadcast_to(self._empty[..., None], self.shape))
 
-    def copy(self, slot: int, to: int | Sequence[int], into: State | None = None) -> None:
+    def copy(self, slot: int, to: int | Sequence[int], into: Any = None) -> None:
         """Copy a slot to another one, or to several, on the device.
 
         into: the state whose slots `to` are, by default this one; another must be of the same model. Raises
@@ -126,7 +126,7 @@ class State:
         """
         self._check(slot)
         into = self if into is None else into
-        if into.layers is not self.layers:
+        if not isinstance(into, State) or into.layers is not self.layers:
             raise ValueError(
                 "a slot is copied into a state made by the same model; for another model of the same shape "
                 "use other.write(to, state.read(slot))"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from rwkvgraph.errors import LoadError
 from rwkvgraph.load.reader import Reader, open_tensors
 from rwkvgraph.models.common import ModelInfo
 from rwkvgraph.op import Array
+from rwkvgraph.writing import appearing
 
 FORMAT = "rwkvgraph state 1"
 TENSOR = "state"
@@ -31,28 +31,26 @@ def save(path: Path, rows: Array, info: ModelInfo, fingerprint: str) -> None:
     A safetensors file of one tensor; its metadata: `format`, `version`, `shape` as in "6x66x256",
     `fingerprint` of the model and `sha256` of the tensor's bytes.
     """
+    if not np.isfinite(rows).all():
+        raise LoadError(f"{path} was not written: the slot has NaN or infinity, which no state goes on from")
     facts = {**_facts(rows.shape, info, fingerprint), "sha256": _digest(rows)}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(to_bytes({TENSOR: np.ascontiguousarray(rows)}, facts))
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise LoadError(
-            f"cannot write {path}: {error.strerror}; give a file in a folder that is there"
-        ) from error
+    with appearing(path) as file:
+        file.write(to_bytes({TENSOR: np.ascontiguousarray(rows)}, facts))
 
 
 def load(path: Path, shape: Shape, info: ModelInfo, fingerprint: str) -> Array:
     """The values of a file that `save` wrote for this model. Raises LoadError."""
+    reader = open_tensors(path)  # says what is wrong with the file as a whole
     try:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
             _check_facts(path, facts, _facts(shape, info, fingerprint))
-            rows: Array = file.get_tensor(TENSOR)
     except (SafetensorError, OSError) as error:
         raise LoadError(f"{path} cannot be read as a state file; damaged or cut off? ({error})") from error
-    if rows.dtype != np.float32 or rows.shape != shape or facts.get("sha256") != _digest(rows):
+    if reader.names() != [TENSOR] or reader.shape(TENSOR) != shape:
+        raise LoadError(f"{path} is damaged: its values are not those that were saved")
+    rows = reader.rows(TENSOR, 0, shape[0])
+    if rows.dtype != np.float32 or facts.get("sha256") != _digest(rows):
         raise LoadError(f"{path} is damaged: its values are not those that were saved")
     return rows
 

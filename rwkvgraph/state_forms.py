@@ -45,7 +45,7 @@ def from_blinkdl(arrays: Any, shape: Shape, info: ModelInfo) -> Array:
         )
     rows = []
     for index, item in enumerate(arrays):
-        part = _as_array(item, f"entry {index} of the state")
+        part = as_numbers(item, f"entry {index} of the state")
         form = wanted[index % len(wanted)]
         if part.shape != form:
             raise ValueError(f"entry {index} of the state has shape {part.shape}; it is {form}")
@@ -64,7 +64,7 @@ def to_web_rwkv(rows: Array, info: ModelInfo) -> Array:
 
 def from_web_rwkv(array: Any, shape: Shape, info: ModelInfo) -> Array:
     """(L, R, C) from web-rwkv's tensor. Raises ValueError for one of another shape."""
-    values = _as_array(array, "the state")
+    values = as_numbers(array, "the state")
     wanted = (shape[0] * shape[1], shape[2]) if info.version == "V4" else shape
     given = values.shape
     while len(given) > len(wanted) and given[0] == 1:
@@ -92,11 +92,15 @@ def _from_heads(matrices: Array, info: ModelInfo) -> Array:
     return from_matrices(matrices.swapaxes(1, 2) if info.version == "V7" else matrices)
 
 
-def _as_array(item: Any, name: str) -> Array:
-    """A numpy array or a PyTorch tensor, of any type and on any device, as float32."""
+def as_numbers(item: Any, name: str) -> Array:
+    """A numpy array or a PyTorch tensor, of any type and on any device, as float32. Raises ValueError."""
     if hasattr(item, "detach"):  # PyTorch, which need not be installed
         item = item.detach().float().cpu().numpy()
     try:
-        return np.asarray(item, np.float32)
+        values = np.asarray(item)
+        if values.dtype.kind not in "fiub":
+            raise TypeError
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {item!r:.60}, which is no array of numbers") from error
+        raise ValueError(f"{name} is {item!r:.60}, which is no array of real numbers") from error

@@ -19,7 +19,6 @@ Option = Literal["last", "full"]
 """The logits after a slot's last token, or after every token."""
 
 OPTIONS = ("last", "full")
-_VectorKinds = tuple[Array, Array, Array]
 
 
 def check_lists(tokens: Any, num_batch: int) -> None:
@@ -48,13 +47,17 @@ def full_slots(option: Any, num_batch: int) -> Array:
         raise ValueError(
             f"{len(option)} options for a state of {num_batch} slots; give one a slot, or one for all"
         )
-    wrong = next((slot for slot, item in enumerate(option) if item not in OPTIONS), None)
+    wrong = next(
+        (slot for slot, item in enumerate(option) if not isinstance(item, str) or item not in OPTIONS), None
+    )
     if wrong is not None:
         raise ValueError(f'the option of slot {wrong} is {option[wrong]!r}; it is "last" or "full"')
     return np.array([item == "full" for item in option], np.bool_)
 
 
-def flatten(tokens: Sequence[Tokens], counts: Sequence[int], width: int, num_vocab: int) -> _VectorKinds:
+def flatten(
+    tokens: Sequence[Tokens], counts: Sequence[int], width: int, num_vocab: int
+) -> tuple[Array, Array, Array]:
     """The first `counts` tokens of the slots: ids (T,), picks (T,) and vectors (E, width) as in a `Stack`.
 
     Raises ValueError, naming the first token that is neither an id nor a vector of floats.

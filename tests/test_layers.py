@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "sampler": "errors",
     "assets": "errors",
     "dump": "errors",
-    "load": "errors view tensor op",
+    "writing": "errors",
+    "load": "errors view tensor op writing",
     # beside each other: models know no compiler, the compiler no models
     "models": "errors view tensor op graph hook quant ops load batch",
     "v4": "models",
@@ -52,12 +53,13 @@ MAY_IMPORT = {
     # on top
     "fingerprint": "errors op load models",
     "state_forms": "errors op models",
-    "state_file": "errors op load models state_forms",
+    "state_file": "errors op load models state_forms writing",
     "state": "errors view tensor op models engine tokens state_forms state_file",
     "model": "errors view tensor op graph hook quant ops load models compiler engine gpu batch tokens "
     "fingerprint state",
     "runtime": "errors batch state model",
     "generate": "errors tokenizer sampler assets hook state model runtime",
+    "sight": "errors view tensor op show graph hook splice quant ops load models compiler gpu model codegen",
     "testing": "errors view tensor op graph interpret quant ops codegen compiler gpu",
     "terminal": "",
     "commands": "*",
@@ -77,7 +79,7 @@ BREAKS_A_CYCLE = {
 # Packages of others, and who may import them. numpy is everywhere but in codegen.
 MAY_USE = {
     "numpy": "*",
-    "networkx": "graph hook compiler testing",
+    "networkx": "graph hook compiler sight testing",
     "safetensors": "load state_file testing",
     "wgpu": "gpu",
     "rich": "terminal",

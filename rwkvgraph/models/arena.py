@@ -160,10 +160,12 @@ class Arena:
         """
         return self._vector(name, shape, shape, change)
 
-    def per_head(self, name: str, heads: tuple[int, int], change: Change) -> Tensor:
+    def per_head(self, name: str, heads: tuple[int, int], change: Change | None = None) -> Tensor:
         """A vector (H, S); (H,) in the file is a number a head, for all its channels. Raises LoadError."""
         if _without_ones(self.shape(name)) == _without_ones(heads[:1]):
-            return self._vector(name, heads[:1], heads, lambda x: np.repeat(change(x), heads[1]))
+            return self._vector(
+                name, heads[:1], heads, lambda x: np.repeat(change(x) if change else x, heads[1])
+            )
         return self._vector(name, heads, heads, change)
 
     def _vector(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rwkvgraph import ops
 from rwkvgraph.hook import Slot, site
 from rwkvgraph.models import sites as at
-from rwkvgraph.models.arena import Arena, Norm
+from rwkvgraph.models.arena import Arena, Layer, Norm, Weights
 from rwkvgraph.models.common import LayerState, ModelInfo
-from rwkvgraph.models.stack import Frame, begin_ffn, end_ffn
+from rwkvgraph.models.stack import Frame, begin_ffn, end_ffn, place_around
 from rwkvgraph.op import Tensor
 from rwkvgraph.quant import Matrix
+
+AttKind = TypeVar("AttKind")
+PlaceAtt = Callable[[ModelInfo, Arena, int], AttKind]
+"""Places the weights of a layer's time mixing."""
 
 
 class GatedFrame(Frame):
@@ -42,6 +48,16 @@ def place_ffn(info: ModelInfo, arena: Arena, index: int) -> Ffn:
         arena.matrix(f"{block}.ffn.value.weight", (c, f), f"{block}.matrices"),
         arena.matrix(f"{block}.ffn.receptance.weight", (c, c), f"{block}.matrices"),
     )
+
+
+def place_gated(info: ModelInfo, arena: Arena, place_att: PlaceAtt[AttKind]) -> Weights[Layer[AttKind, Ffn]]:
+    """All weights of a model with this channel mixing. Raises LoadError for what is missing or misshapen."""
+    layers = []
+    for index in range(info.num_layer):
+        ln1 = arena.norm(f"blocks.{index}.ln1", info.num_emb)
+        ln2 = arena.norm(f"blocks.{index}.ln2", info.num_emb)
+        layers.append(Layer(ln1, ln2, place_att(info, arena, index), place_ffn(info, arena, index)))
+    return place_around(info, arena, tuple(layers))
 
 
 def channel_mix(

@@ -28,8 +28,8 @@ from rwkvgraph.models.common import (
     matrix_shape,
 )
 from rwkvgraph.models.common import make_state as make_state
-from rwkvgraph.models.gated_ffn import Ffn, GatedFrame, channel_mix, place_ffn
-from rwkvgraph.models.stack import begin_att, build_stack, end_att, flat, frame_sizes, heads, place_around
+from rwkvgraph.models.gated_ffn import Ffn, GatedFrame, channel_mix, place_gated
+from rwkvgraph.models.stack import begin_att, build_stack, end_att, flat, frame_sizes, heads
 from rwkvgraph.op import Array, Buffer, Tensor
 from rwkvgraph.quant import Matrix
 
@@ -85,15 +85,7 @@ def read_info(reader: Reader) -> ModelInfo:
 
 def place_weights(info: ModelInfo, arena: Arena) -> Weights:
     """Every weight as a tensor of the arena. Raises LoadError for what is missing or has another shape."""
-    return place_around(
-        info, arena, tuple(_place_layer(info, arena, index) for index in range(info.num_layer))
-    )
-
-
-def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
-    c, block = info.num_emb, f"blocks.{index}"
-    norms = arena.norm(f"{block}.ln1", c), arena.norm(f"{block}.ln2", c)
-    return Layer(*norms, _place_att(info, arena, index), place_ffn(info, arena, index))
+    return place_gated(info, arena, _place_att)
 
 
 def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
@@ -112,7 +104,7 @@ def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
         time_mix_r=vector("time_mix_r"),
         time_mix_g=vector("time_mix_g") if has_gate else None,
         decay=arena.per_head(f"{att}.time_decay", by_head, stable_exp),
-        first=arena.per_head(f"{att}.time_first", by_head, same if has_gate else np.exp),
+        first=arena.per_head(f"{att}.time_first", by_head, None if has_gate else np.exp),
         ln_x=arena.norm(f"{att}.ln_x", c).by_head(by_head),
         receptance=square("receptance"),
         key=square("key"),
@@ -125,11 +117,6 @@ def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
 def stable_exp(x: Array) -> Array:
     """exp(-exp(x)), elementwise: from the logarithm of minus the logarithm of a decay."""
     return np.asarray(np.exp(-np.exp(x)))
-
-
-def same(x: Array) -> Array:
-    """x."""
-    return x
 
 
 def build(info: ModelInfo, w: Weights, state: tuple[LayerState, ...], inputs: Inputs) -> tuple[Graph, Buffer]:

@@ -26,8 +26,8 @@ from rwkvgraph.models.common import (
     matrix_shape,
 )
 from rwkvgraph.models.common import make_state as make_state
-from rwkvgraph.models.gated_ffn import Ffn, GatedFrame, channel_mix, place_ffn
-from rwkvgraph.models.stack import begin_att, build_stack, end_att, flat, frame_sizes, heads, place_around
+from rwkvgraph.models.gated_ffn import Ffn, GatedFrame, channel_mix, place_gated
+from rwkvgraph.models.stack import begin_att, build_stack, end_att, flat, frame_sizes, heads
 from rwkvgraph.op import Buffer, Tensor
 from rwkvgraph.quant import Matrix
 
@@ -108,15 +108,7 @@ def read_info(reader: Reader) -> ModelInfo:
 
 def place_weights(info: ModelInfo, arena: Arena) -> Weights:
     """Every weight as a tensor of the arena. Raises LoadError for what is missing or has another shape."""
-    return place_around(
-        info, arena, tuple(_place_layer(info, arena, index) for index in range(info.num_layer))
-    )
-
-
-def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
-    c, block = info.num_emb, f"blocks.{index}"
-    norms = arena.norm(f"{block}.ln1", c), arena.norm(f"{block}.ln2", c)
-    return Layer(*norms, _place_att(info, arena, index), place_ffn(info, arena, index))
+    return place_gated(info, arena, _place_att)
 
 
 def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:

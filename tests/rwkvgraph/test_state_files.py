@@ -1,5 +1,6 @@
 """Files of states: what was saved is loaded to the bit, anything else is refused with the reason."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,14 @@ from rwkvgraph.model import Model
 from rwkvgraph.op import Array
 from rwkvgraph.state import State
 from tests.rwkvgraph.conftest import Device
+from tests.rwkvgraph.load.torch_files import saved
 from tests.rwkvgraph.models.synthetic import synthetic
 from tests.rwkvgraph.test_state import VERSIONS, load
+
+OUTSIDE_LAYERS = ("emb.weight", "head.weight", "ln_out.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias")
+
+WITH_MATRICES = VERSIONS[1:]
+"""Of RWKV-4 the state has no matrices, so that none is tuned."""
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -66,17 +73,19 @@ def test_a_file_that_cannot_be_written_is_named(state: State, tmp_path: Path) ->
         state.save(tmp_path / "nowhere" / "slot.st", 0)
 
 
-def check_refused(state: State, path: Path, match: str) -> None:
+def check_refused(
+    state: State, path: Path, match: str, load: Callable[[Path, int], None] | None = None
+) -> None:
     before = state.read(0)
     with pytest.raises(LoadError, match=match):
-        state.load(path, 0)
+        (load or state.load)(path, 0)
     np.testing.assert_array_equal(state.read(0), before)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 40, 500, -1])
 def test_a_file_cut_off_is_refused(state: State, file: Path, keep: int) -> None:
     file.write_bytes(file.read_bytes()[:keep])
-    check_refused(state, file, "cannot be read as a state file")
+    check_refused(state, file, r"slot\.st")
 
 
 @pytest.mark.parametrize("at", [-1, -1000])
@@ -88,8 +97,8 @@ def test_a_flipped_bit_is_noticed(state: State, file: Path, at: int) -> None:
 
 
 def test_a_missing_file_is_refused(state: State, tmp_path: Path) -> None:
-    check_refused(state, tmp_path / "none.st", "cannot be read as a state file")
-    check_refused(state, tmp_path, "cannot be read as a state file")
+    check_refused(state, tmp_path / "none.st", "cannot read .*none.st: No such file")
+    check_refused(state, tmp_path, "is a folder")
 
 
 def test_a_file_of_something_else_is_refused(state: State, tmp_path: Path) -> None:
@@ -109,11 +118,10 @@ def test_the_state_of_other_weights_is_refused(device: Device, tmp_path: Path) -
     tensors = synthetic("v7", 2, 48, head_size=16, vocab=50, low_rank=(8, 8, 8, 12))
     one = Model.load(tensors, device)
     one.state().save(tmp_path / "one.st", 0)
-    for name in ("blocks.1.ffn.value.weight", "head.weight", "blocks.0.ln2.bias", "blocks.0.ln0.weight"):
-        changed = {**tensors, name: tensors[name] + np.float16(0.01)}
-        other = Model.load(changed, device)
+    for name in (*OUTSIDE_LAYERS, *(name for name in tensors if name.startswith("blocks.1."))):
+        other = Model.load({**tensors, name: tensors[name] + np.float16(0.01)}, "cpu")
         assert other.fingerprint != one.fingerprint
-        check_refused(other.state(), tmp_path / "one.st", "the state of another model: its fingerprint is")
+    check_refused(other.state(), tmp_path / "one.st", "the state of another model: its fingerprint is")
 
 
 def test_the_fingerprint_is_of_the_values_and_not_of_the_file(tmp_path: Path) -> None:
@@ -139,8 +147,6 @@ def tuned(model: Model, seed: int = 0, layers: int = 2) -> dict[str, Array]:
 
 @pytest.fixture
 def matrices(model: Model) -> dict[str, Array]:
-    if model.info.version == "V4":
-        pytest.skip("RWKV-4 has no tuned states")
     return tuned(model)
 
 
@@ -155,6 +161,7 @@ def check_tuned(state: State, matrices: dict[str, Array]) -> None:
     )
 
 
+@pytest.mark.parametrize("model", WITH_MATRICES, indirect=True)
 def test_a_tuned_state_is_loaded(state: State, matrices: dict[str, Array], tmp_path: Path) -> None:
     converted = {name: np.ascontiguousarray(values.swapaxes(1, 2)) for name, values in matrices.items()}
     save_file(converted, tmp_path / "tuned.st")
@@ -167,12 +174,37 @@ def test_a_tuned_state_is_loaded(state: State, matrices: dict[str, Array], tmp_p
     assert state.is_empty(0)
 
 
+@pytest.mark.parametrize("model", WITH_MATRICES, indirect=True)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_tuned_state_by_torch_is_the_converted_one_with_its_axes_swapped(
+    state: State, matrices: dict[str, Array], tmp_path: Path, dtype: type[np.generic]
+) -> None:
+    converted = {name: np.ascontiguousarray(values.swapaxes(1, 2)) for name, values in matrices.items()}
+    save_file(converted, tmp_path / "tuned.st")
+    for ending in ("pth", "pt", "bin"):
+        path = tmp_path / f"tuned.{ending}"
+        path.write_bytes(saved({name: values.astype(dtype) for name, values in matrices.items()}))
+        state.clear_all()
+        state.load_tuned(path, 1)
+        check_tuned(state, matrices)
+        state.load_tuned(tmp_path / "tuned.st", 0)
+        np.testing.assert_array_equal(state.read(0), state.read(1))
+        state.load_tuned(path, 0, key_first=True)
+        assert (state.read(0) != state.read(1)).any()
+
+
+@pytest.mark.parametrize("model", ["v4"], indirect=True)
+@pytest.mark.parametrize("ending", ["st", "pth"])
+def test_a_tuned_state_is_refused_by_rwkv_4(model: Model, state: State, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"tuned.{ending}"
+    save_file(tuned(model), path) if ending == "st" else path.write_bytes(saved(tuned(model)))
+    check_refused(state, path, rf"tuned.{ending}: RWKV-4 has no tuned initial states", state.load_tuned)
+    check_refused(state, tmp_path / "none.st", "RWKV-4 has no tuned initial states", state.load_tuned)
+
+
+@pytest.mark.parametrize("model", WITH_MATRICES, indirect=True)
 def test_a_tuned_state_that_does_not_fit_is_refused(model: Model, state: State, tmp_path: Path) -> None:
     path = tmp_path / "tuned.st"
-    if model.info.version == "V4":
-        with pytest.raises(LoadError, match="RWKV-4 has no tuned initial states"):
-            state.load_tuned(path, 0)
-        return
     good = tuned(model)
     name = "blocks.1.att.time_state"
     spoilt: list[tuple[dict[str, Any], str]] = [
@@ -190,3 +222,20 @@ def test_a_tuned_state_that_does_not_fit_is_refused(model: Model, state: State, 
 
 def test_a_saved_file_is_an_ordinary_safetensors_file(state: State, file: Path) -> None:
     np.testing.assert_array_equal(load_file(file)["state"], state.read(1))
+
+
+def test_a_slot_that_went_wrong_is_not_saved(device: Device, tmp_path: Path) -> None:
+    state = load("v7", device).state()
+    broken = state.read(0)
+    broken[0, 1, 2] = np.nan
+    memories, row = state._place(0)
+    state._engine.write_slot(memories, row, broken.reshape(-1))
+    with pytest.raises(LoadError, match=r"slot.st was not written: the slot has NaN"):
+        state.save(tmp_path / "slot.st", 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_values_of_another_type_are_refused(state: State, file: Path) -> None:
+    data = file.read_bytes().replace(b'"dtype":"F32"', b'"dtype":"U32"')
+    file.write_bytes(data)
+    check_refused(state, file, r"slot.st: tensor state is U32")
