@@ -16,10 +16,11 @@ from rwkvgraph.commands.command import BROKEN_PIPE, FAILED, INTERRUPTED, WRONG_U
 from rwkvgraph.commands.convert import CONVERT
 from rwkvgraph.commands.devices import DEVICES
 from rwkvgraph.commands.generate import GENERATE
+from rwkvgraph.commands.graph import GRAPH
 from rwkvgraph.errors import RwkvGraphError
 from rwkvgraph.terminal import show_error, use_utf8
 
-COMMANDS = (GENERATE, CONVERT, DEVICES)
+COMMANDS = (GENERATE, GRAPH, CONVERT, DEVICES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
