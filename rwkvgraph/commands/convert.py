@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from time import perf_counter
 
@@ -10,7 +11,9 @@ from rwkvgraph.commands.command import DONE, Command
 from rwkvgraph.load.convention import CHOICES
 from rwkvgraph.load.conversion import convert, converted_bytes
 from rwkvgraph.load.mapped import ELEMENTS
-from rwkvgraph.load.reader import open_model
+from rwkvgraph.load.reader import Reader, open_model
+from rwkvgraph.models import detect
+from rwkvgraph.models.arena import Arena
 from rwkvgraph.terminal import progress, show_table
 
 
@@ -38,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     started = perf_counter()
     dtype = options.dtype.upper()
     reader = open_model(options.source, options.names, with_states=True)
+    _check(reader, options.quiet)
     size = converted_bytes(reader, dtype)
     with progress("converting", size, options.quiet) as advance:
         convert(reader, options.target, dtype, force=options.force, advance=advance)
@@ -48,6 +52,22 @@ def run(options: argparse.Namespace) -> int:
         )
         show_table({"model": text})
     return DONE
+
+
+def _check(reader: Reader, quiet: bool) -> None:
+    """Raise LoadError for a model that could not be run, by its names and shapes: what is written is to be.
+
+    Files of LoRA, states and the like are no models; of those it is said that they are not checked.
+    """
+    if "emb.weight" in reader.names():
+        version = detect(reader)
+        version.place_weights(version.read_info(reader), Arena(reader, sys.maxsize))
+    elif not quiet:
+        print(
+            f"rwkvgraph: {reader.path} has no emb.weight, so it is no whole model: neither its names nor its "
+            "shapes are checked",
+            file=sys.stderr,
+        )
 
 
 CONVERT = Command("convert", "Write a model as .st, in web-rwkv's names and layout.", add, run)

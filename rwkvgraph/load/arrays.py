@@ -37,23 +37,40 @@ class ArrayReader:
         self._tensors = tensors
 
     def names(self) -> list[str]:
-        """Every tensor's name."""
+        """Every tensor's name. Raises LoadError for one that is no text."""
+        for name in self._tensors:
+            if not isinstance(name, str):
+                raise LoadError(
+                    f"{self.path}: a tensor's name is a str; given {type(name).__name__} {name!r:.40}"
+                )
         return list(self._tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape. Raises LoadError if there is none of that name."""
+        """A tensor's shape. Raises LoadError if there is none of that name, or it is no array."""
         if name not in self._tensors:
             raise lacking(self.path, name)
+        array: object = self._tensors[name]
+        if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+            raise LoadError(
+                f"{self.path}: tensor {name} is of type {type(array).__name__}; give a numpy array"
+            )
         return tuple(self._tensors[name].shape)
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        """Rows `start` to `stop` of a tensor's first axis. Raises LoadError for arrays of no floats."""
+        """Rows `start` to `stop` of a tensor's first axis.
+
+        Raises LoadError for arrays of no floats, and numbers that float32 cannot hold.
+        """
         self.shape(name)
         values = np.asarray(self._tensors[name])
         if values.dtype.kind != "f":
             raise LoadError(f"{self.path}: tensor {name} is {values.dtype}; a model's tensors are floats")
         part = values.reshape(values.shape or (1,))[start:stop]
-        return np.array(part, np.float16 if values.itemsize <= 2 else np.float32)
+        with np.errstate(over="ignore"):
+            rows = np.array(part, np.float16 if values.itemsize <= 2 else np.float32)
+        if values.itemsize > rows.itemsize and (lost := np.isinf(rows) & np.isfinite(part)).any():
+            raise LoadError(f"{self.path}: tensor {name} holds {part[lost][0]:g}, too large for float32")
+        return rows
 
 
 def lacking(path: str, name: str) -> LoadError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -62,10 +62,11 @@ class Entry:
 class ConventionReader:
     """Another reader's tensors in web-rwkv's names and shapes.
 
-    names: "raw" or "converted" for a file that does not tell; None refuses such a file. prefers_raw: where
-    names and low-rank matrices say nothing, as in files of states alone, take it as raw. with_states: the
-    orientation of states (`time_state`) matters; a model does not read them. Raises LoadError for what the
-    convention cannot express.
+    names: "raw" or "converted" for a file whose shapes do not tell; None refuses one whose names do not
+    either. prefers_raw: where names and low-rank matrices say nothing, as in files of states alone, take it
+    as raw. with_states: the orientation of states (`time_state`) matters; a model does not read them. Raises
+    LoadError for what the convention cannot express, and where square matrices are among others that
+    contradict each other.
     """
 
     def __init__(
@@ -148,7 +149,9 @@ def _width(reader: Reader, names: Iterable[str]) -> int | None:
     found: Counter[int] = Counter()
     for end, axes in (("emb.weight", 2), ("ln1.weight", 1), ("ln_out.weight", 1), ("ln2.weight", 1)):
         found.update(
-            shape[-1] for name in names if name.endswith(end) and len(shape := reader.shape(name)) == axes
+            shape[-1]
+            for name in names
+            if name.lower().endswith(end) and len(shape := reader.shape(name)) == axes
         )
     return found.most_common(1)[0][0] if found else None
 
@@ -184,27 +187,30 @@ def _swapped(
     """The names of the tensors whose last two axes are to be swapped.
 
     A low-rank matrix tells by its shape, whatever its name: there are files with converted names that were
-    not transposed. Where it is square, the file's names or its other matrices tell.
+    not transposed. Where it is square, the other matrices tell, or else the choice or the file's names.
     """
     candidates = [name for name in names if has_swap(renamed(name)) and len(reader.shape(name)) >= 2]
     told = {name: is_raw(name, reader.shape(name), width) for name in candidates}
     rest = [name for name, raw in told.items() if raw is None]
+    read = [name for name in rest if with_states or "time_state" not in name]
     if rest:
-        votes = {raw for name, raw in told.items() if raw is not None and "lora" not in renamed(name)}
-        if choice is not None:
+        votes = {name: raw for name, raw in told.items() if raw is not None and "lora" not in renamed(name)}
+        if read and len(set(votes.values())) > 1:
+            raise _half(reader, votes, read[0])
+        if len(set(votes.values())) == 1:
+            common = next(iter(votes.values()))
+        elif choice is not None:
             common = choice == "raw"
         elif any(part in name for name in names for part in RENAMES):
             common = True
         elif any(".lora." in name for name in names):
             common = False
-        elif len(votes) == 1:
-            common = votes.pop()
         elif prefers_raw and not any(_kind(name) for name in rest):
             common = True
-        elif not with_states and all("time_state" in name for name in rest):
-            common = False  # nobody reads them
+        elif not read:
+            common = False  # nobody reads the states
         else:
-            raise ambiguous(reader.path, rest[0], reader.shape(rest[0]))
+            raise ambiguous(reader.path, read[0], reader.shape(read[0]))
         told |= dict.fromkeys(rest, common)
     return {name for name, raw in told.items() if raw}
 
@@ -228,6 +234,18 @@ def _kind(name: str) -> str:
     """The last part of a low-rank matrix's converted name; "" for other tensors."""
     last = renamed(name).rpartition(".")[2]
     return last if last in INNER or last in OUTER else ""
+
+
+def _half(reader: Reader, votes: Mapping[str, bool], name: str) -> LoadError:
+    """The error for a file of which some matrices are as in one convention, and some as in the other."""
+    raw, converted = (
+        next(name for name, vote in votes.items() if vote is wanted) for wanted in (True, False)
+    )
+    return LoadError(
+        f"{reader.path} is half raw, half converted: {raw} {reader.shape(raw)} is as in BlinkDL's files, "
+        f"{converted} {reader.shape(converted)} as in web-rwkv's, and {name} {reader.shape(name)} may be "
+        "either; convert the file that it was made from"
+    )
 
 
 def ambiguous(path: str, name: str, shape: tuple[int, ...]) -> LoadError:

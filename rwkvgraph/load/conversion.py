@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -21,6 +18,7 @@ from rwkvgraph.load.mapped import ELEMENTS
 from rwkvgraph.load.reader import Source, open_model
 from rwkvgraph.load.safetensors_file import LENGTH
 from rwkvgraph.op import Array
+from rwkvgraph.writing import appearing
 
 PIECE_BYTES = 16 << 20
 """Of a tensor in float32 that are in memory at once."""
@@ -50,17 +48,12 @@ def convert(
 
     dtype: F16, BF16 or F32. names: see `open_model`. force: overwrite. advance is told the bytes written, of
     `converted_bytes`. The file appears when it is complete. Raises LoadError for what cannot be read or
-    written, and for numbers that are too large for dtype.
+    written, for NaN and infinity, and for numbers that are too large for dtype.
     """
     if dtype not in ELEMENTS:
         raise ValueError(f"dtype is {dtype!r}; it is one of {', '.join(ELEMENTS)}")
     reader = open_model(source, names, with_states=True)
-    if not reader.names():
-        raise LoadError(f"{reader.path} has no tensors")
-    path = Path(os.path.realpath(target))
-    if path.exists() and not force:
-        raise LoadError(f"{target} is there already; force=True (--force) overwrites it")
-    with _appearing(path) as file:
+    with appearing(target, force) as file:
         file.write(header(reader, dtype))
         for name in sorted(reader.names()):
             for values in _pieces(reader, name):
@@ -92,14 +85,16 @@ def header(reader: Reader, dtype: str) -> bytes:
 def narrowed(values: Array, dtype: str, what: str) -> Array:
     """Numbers in an element type, rounded to nearest, ties to even. Raises LoadError, beginning with `what`.
 
-    That is for numbers that would become infinite; infinities and NaN stay.
+    That is for NaN and infinity, and for numbers that would become infinite.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    if not np.isfinite(values).all():
+        raise LoadError(f"{what} holds NaN or infinity; trained too hot, or damaged")
+    with np.errstate(over="ignore"):
         result = np.ascontiguousarray(_rounded(values, dtype))
     if values.dtype == result.dtype or dtype not in INFINITE:
         return result
     lost = (result.view(np.uint16) & 0x7FFF) == INFINITE[dtype]
-    if lost.any() and (lost := lost & np.isfinite(values)).any():
+    if lost.any():
         value, largest = values[lost][0], LARGEST[dtype]
         raise LoadError(
             f"{what} holds {value:g}; the largest {dtype} is {largest:g}: take another dtype (--dtype)"
@@ -112,7 +107,7 @@ def _rounded(values: Array, dtype: str) -> Array:
         return values.astype(ELEMENTS[dtype])
     bits = values.astype(np.float32).view(np.uint32)
     nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(values), 0x7FC0, nearest).astype(ELEMENTS[dtype])
+    return nearest.astype(ELEMENTS[dtype])
 
 
 def _pieces(reader: Reader, name: str) -> Iterator[Array]:
@@ -121,19 +116,3 @@ def _pieces(reader: Reader, name: str) -> Iterator[Array]:
     step = max(1, PIECE_BYTES // max(1, 4 * math.prod(shape[1:])))
     for start in range(0, shape[0], step):
         yield reader.rows(name, start, min(start + step, shape[0]))
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its name when all is written; else it goes. Raises LoadError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise LoadError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)

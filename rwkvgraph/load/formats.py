@@ -7,13 +7,18 @@ from pathlib import Path
 
 from rwkvgraph.errors import LoadError
 from rwkvgraph.load.mapped import MappedFile, MappedReader, shown
+from rwkvgraph.load.pickles import OLD_PROTOCOL
 from rwkvgraph.load.safetensors_file import read_safetensors
-from rwkvgraph.load.torch_file import LEGACY_BEGINNING, read_torch_legacy, read_torch_zip
+from rwkvgraph.load.torch_file import LEGACY_BEGINNING, LEGACY_MAGIC, read_torch_legacy, read_torch_zip
 from rwkvgraph.load.zip_file import MAGICS
 
 READ = "models are .st (safetensors) or .pth files"
 
+OLD_PICKLE = b"L%dL\n" % LEGACY_MAGIC
+"""How a legacy file begins whose pickles are texts."""
+
 FOREIGN: dict[bytes, str] = {
+    OLD_PICKLE: f"was {OLD_PROTOCOL}",
     b"version https://git-lfs": "is a git-lfs pointer, not the model; run `git lfs pull` where it came from",
     b"GGUF": f"is a GGUF file, for llama.cpp; {READ}: get the one it was made from",
     b"lmgg": f"is a ggml file, for rwkv.cpp; {READ}: get the one it was made from",

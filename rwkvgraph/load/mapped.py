@@ -27,6 +27,8 @@ MAPPED_BYTES = 64 << 20
 ELEMENTS: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F32": np.dtype("<f4")}
 """Element types that are read, by safetensors' names, and as what numpy sees them: it has no bfloat16."""
 
+MOST_TENSORS = 10_000
+"""A model of 61 layers has 2,500; so many are opened in a tenth of a second."""
 MOST_AXES = 8
 MOST_NAME = 256
 
@@ -132,12 +134,19 @@ def check_name(path: str, name: str) -> None:
         raise LoadError(f"{path}: {shown(name)} is no tensor's name; damaged?")
 
 
+def check_count(path: str, count: int) -> None:
+    """Raise LoadError for so many tensors that opening the file would take noticeable time."""
+    if count > MOST_TENSORS:
+        raise LoadError(f"{path} has {count} tensors; a model has at most {MOST_TENSORS}")
+
+
 def check_element(path: str, name: str, dtype: str) -> None:
     """Raise LoadError for an element type that no model is made of."""
     if dtype not in ELEMENTS:
         known = ", ".join(ELEMENTS)
+        hint = "; cast it before it is saved: x.float()" if dtype == "F64" else ""
         raise LoadError(
-            f"{path}: tensor {name} is {shown(dtype)[1:-1]}; a model's tensors are one of {known}"
+            f"{path}: tensor {name} is {shown(dtype)[1:-1]}; a model's tensors are one of {known}{hint}"
         )
 
 

@@ -17,12 +17,17 @@ from rwkvgraph.errors import LoadError
 from rwkvgraph.load.mapped import shown
 
 MOST_BYTES = 8 << 20
-MOST_STEPS = 500_000
+MOST_STEPS = 300_000
 """Operations; a quarter of a second's worth. A model of 61 layers takes 100,000."""
+MOST_COPIED = 500_000
+"""Values in the lists that calls are given."""
 MOST_INTEGER = 16
 """Bytes of an integer; torch's magic number has 10."""
 
 STOP = ord(".")
+PROTOCOL = 0x80
+"""With this every pickle of protocol 2 and up begins."""
+OLD_PROTOCOL = "saved with pickle protocol 0 or 1; save it anew with torch.save's default"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Pickle:
     """A pickle that starts at byte `at` of data; `load` gives its value, and `at` is then the byte after it.
 
     known: what it may name, by "module name". persistent: the value for a persistent id; raises LoadError.
+    steps: the most operations; `load` leaves there what remains of them.
     """
 
     def __init__(
@@ -52,9 +58,11 @@ class Pickle:
         at: int = 0,
         known: Mapping[str, Builder] | None = None,
         persistent: Callable[[object], object] | None = None,
+        steps: int = MOST_STEPS,
     ) -> None:
         self.path = path
         self.at = at
+        self.steps = steps
         self._data = data
         self._known = known or {}
         self._persistent = persistent
@@ -67,13 +75,14 @@ class Pickle:
         """The value. Raises LoadError, naming the byte, for what is damaged or refused."""
         start = self.at
         try:
-            for _ in range(MOST_STEPS):
+            while self.steps:
+                self.steps -= 1
                 code = self._data[self.at]
                 self.at += 1
                 if code == STOP:
                     return self._stack.pop()
                 if code not in STEPS:
-                    raise self.refusal(f"operation {code:#04x} is none that torch.save writes")
+                    raise self._unknown(code, start)
                 STEPS[code](self)
         except (IndexError, KeyError, struct.error, ValueError) as error:
             raise LoadError(f"{self.path}: its pickle is damaged or cut off at byte {self.at}") from error
@@ -82,6 +91,11 @@ class Pickle:
     def refusal(self, what: str) -> LoadError:
         """The error for what a pickle asked and does not get."""
         return LoadError(f"{self.path}: its pickle is refused at byte {self.at}: {what}")
+
+    def _unknown(self, code: int, start: int) -> LoadError:
+        if self._data[start] != PROTOCOL:
+            return LoadError(f"{self.path} was {OLD_PROTOCOL}")
+        return self.refusal(f"operation {code:#04x} is none that torch.save writes")
 
     def number(self, layout: str) -> Any:
         """The next number, by its `struct` layout."""
@@ -179,7 +193,9 @@ class Pickle:
             given = shown(f"{IMPORT_MAPPING.get(module, module)}.{name}")  # Python 3's name for it
             raise LoadError(
                 f"{self.path}: refused, and nothing was run: its pickle names {given}, which no dict of "
-                "tensors needs; it is an attack, or a whole module that was saved instead of its state_dict"
+                "tensors needs; an ordinary checkpoint with more than tensors in it, or a whole module? "
+                'Save its state_dict alone: torch.save(checkpoint["model"], …) or '
+                "torch.save(module.state_dict(), …)"
             )
         self.push(found)
 
@@ -192,8 +208,8 @@ class Pickle:
             raise self.refusal(f"{function.name} with {len(arguments)} arguments")
         # A list is copied in a single step, and may be recalled for ever.
         self._copied += sum(len(item) for item in arguments if isinstance(item, list | tuple))
-        if self._copied > MOST_STEPS:
-            raise self.refusal(f"calls with more than {MOST_STEPS} values in their lists")
+        if self._copied > MOST_COPIED:
+            raise self.refusal(f"calls with more than {MOST_COPIED} values in their lists")
         self.push(function.build(*arguments))
 
     def set_state(self) -> None:
@@ -260,7 +276,7 @@ STEPS: dict[int, Callable[[Pickle], None]] = {
     ord("R"): Pickle.call,
     ord("b"): Pickle.set_state,
     ord("Q"): Pickle.persist,
-    0x80: check_protocol,
+    PROTOCOL: check_protocol,
     0x95: lambda p: p.skip(8),  # a frame's length: only of use to those who read piecemeal
 }
 """What each operation does, by its code."""

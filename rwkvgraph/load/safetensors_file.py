@@ -13,10 +13,18 @@ import struct
 from typing import Any
 
 from rwkvgraph.errors import LoadError
-from rwkvgraph.load.mapped import Stored, check_element, check_name, check_sizes, contiguous, shown
+from rwkvgraph.load.mapped import (
+    Stored,
+    check_count,
+    check_element,
+    check_name,
+    check_sizes,
+    contiguous,
+    shown,
+)
 
-MOST_HEADER = 4 << 20
-"""Bytes. A model's header has below one million; parsing takes many times the header's memory."""
+MOST_HEADER = 1 << 20
+"""Bytes. A model of 61 layers has a quarter of that; parsing takes many times the header's memory."""
 
 LENGTH = struct.Struct("<Q")
 
@@ -24,6 +32,7 @@ LENGTH = struct.Struct("<Q")
 def read_safetensors(path: str, data: mmap.mmap) -> dict[str, Stored]:
     """Where the tensors of a safetensors file lie, in the header's order. Raises LoadError."""
     header, start = _header(path, data)
+    check_count(path, len(header))
     size = len(data) - start
     tensors = {name: _tensor(path, name, entry, start, size) for name, entry in header.items()}
     _check_order(path, tensors, start, len(data))

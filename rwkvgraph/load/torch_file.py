@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable
 
 from rwkvgraph.errors import LoadError
-from rwkvgraph.load.mapped import Stored, check_name, shown
-from rwkvgraph.load.pickles import MOST_BYTES, Pickle
+from rwkvgraph.load.mapped import Stored, check_count, check_name, shown
+from rwkvgraph.load.pickles import MOST_BYTES, MOST_STEPS, Pickle
 from rwkvgraph.load.storages import GLOBALS, ITEM_BYTES, Pickled, Storage, read_storage, stored
 from rwkvgraph.load.zip_file import Member, place, read_members
 
@@ -23,6 +23,9 @@ LEGACY_BEGINNING = LEGACY_MAGIC.to_bytes(10, "little")
 
 WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
 """Keys under which checkpoints keep the tensors beside other things."""
+
+DEEPEST = 3
+"""Dicts within dicts among which that of the tensors is looked for, to name it."""
 
 COUNT = struct.Struct("<q")
 
@@ -58,11 +61,11 @@ def read_torch_legacy(path: str, data: mmap.mmap) -> dict[str, Stored]:
         return storage
 
     values: list[object] = []
-    at = 0
+    at, steps = 0, MOST_STEPS
     for callback in (None, None, None, persistent, None):
-        pickle = Pickle(path, head, at, GLOBALS if callback else {}, callback)
+        pickle = Pickle(path, head, at, GLOBALS if callback else {}, callback, steps)
         values.append(pickle.load())
-        at = pickle.at
+        at, steps = pickle.at, pickle.steps
         if len(values) <= 2 and values[-1] != (LEGACY_MAGIC, LEGACY_VERSION)[len(values) - 1]:
             raise LoadError(f"{path} is a pickle, but none that torch.save wrote; damaged?")
     _, _, machine, value, keys = values
@@ -126,12 +129,14 @@ def _locate(
 ) -> dict[str, Stored]:
     """Every tensor of the dict, as what lies in the file."""
     tensors = {}
-    for name, tensor in _state_dict(path, value).items():
+    found = _state_dict(path, value)
+    check_count(path, len(found))
+    for name, tensor in found.items():
         if type(name) is not str:
             raise LoadError(f"{path}: a tensor has {shown(name)} as its name")
         check_name(path, name)
         if not isinstance(tensor, Pickled):
-            raise LoadError(f"{path}: {name} is {_kind(tensor)}, not a tensor")
+            raise LoadError(f"{path}: {name} is {_kind(tensor)}, not a tensor{_hint(value)}")
         tensors[name] = stored(path, name, tensor, find, size)
     return tensors
 
@@ -151,8 +156,30 @@ def _state_dict(path: str, value: object) -> dict[object, object]:
             return inner
     if value and not any(isinstance(item, Pickled) for item in value.values()):
         keys = ", ".join(shown(key) for key in list(value)[:4])
-        raise LoadError(f"{path} holds a dict without tensors ({keys}); wanted a model's state_dict")
+        raise LoadError(
+            f"{path} holds a dict without tensors ({keys}); wanted a model's state_dict{_hint(value)}"
+        )
     return value
+
+
+def _hint(value: object) -> str:
+    """Which of the dicts within to save, if one has nothing but tensors: the largest of them."""
+    found: list[tuple[int, str]] = []
+    level = [("checkpoint", value)]
+    for _ in range(DEEPEST):
+        inner: dict[int, tuple[str, dict[object, object]]] = {}  # each dict once, however often it is there
+        for where, outer in level:
+            for key, item in outer.items() if isinstance(outer, dict) else ():
+                if isinstance(item, dict) and isinstance(key, str):
+                    inner.setdefault(id(item), (f"{where}[{shown(key)}]", item))
+        found += [(len(item), where) for where, item in inner.values() if _has_only_tensors(item)]
+        level = list(inner.values())
+    where = max(found, key=lambda size_where: size_where[0], default=(0, ""))[1]
+    return f"; save the dict of tensors in it alone: torch.save({where}, …)" if where else ""
+
+
+def _has_only_tensors(value: dict[object, object]) -> bool:
+    return bool(value) and all(isinstance(item, Pickled) for item in value.values())
 
 
 def _kind(value: object) -> str:

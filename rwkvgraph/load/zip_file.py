@@ -16,8 +16,8 @@ from rwkvgraph.load.mapped import shown
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 """How a zip file begins; the second one is empty."""
 
-MOST_DIRECTORY = 16 << 20
-"""Bytes. A member takes about 100, a model has some 2,000 members."""
+MOST_DIRECTORY = 1 << 20
+"""Bytes. A member takes about 100, a model has some 2,000 members; of the smallest, this has 20,000."""
 
 END = struct.Struct("<4s4H2LH")
 END64_PLACE = struct.Struct("<4sLQL")
@@ -86,7 +86,11 @@ def _directory(path: str, data: mmap.mmap) -> tuple[int, int]:
     if ELSEWHERE in (size, start) or data[max(0, at - END64_PLACE.size) :][:4] == b"PK\x06\x07":
         _, _, at64, _ = END64_PLACE.unpack(data[at - END64_PLACE.size : at])
         *_, size, start = END64.unpack(data[at64 : at64 + END64.size])
-    if size > MOST_DIRECTORY or start + size > len(data):
+    if size > MOST_DIRECTORY:
+        raise LoadError(
+            f"{path}: the directory of this zip file has {size} bytes; a model's has at most {MOST_DIRECTORY}"
+        )
+    if start + size > len(data):
         raise LoadError(f"{path}: the directory of this zip file has {size} bytes at {start}; damaged?")
     return size, start
 

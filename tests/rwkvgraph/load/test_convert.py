@@ -92,11 +92,16 @@ def test_rounding_is_to_nearest_and_to_even(tmp_path: Path) -> None:
     assert not (found[error == 0x8000] & 0x10000).any()
 
 
-def test_infinities_and_nan_stay(tmp_path: Path) -> None:
-    values = np.array([np.inf, -np.inf, np.nan, -0.0], np.float32)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("given", [np.float16, np.float32])
+def test_infinities_and_nan_are_refused_by_name(
+    tmp_path: Path, value: float, given: type[np.floating]
+) -> None:
+    values = np.array([0, value, 1], given)
     for dtype in ("F16", "BF16", "F32"):
-        convert({"x": values}, tmp_path / "out.st", dtype, force=True)
-        np.testing.assert_array_equal(open_model(tmp_path / "out.st").rows("x", 0, 4), values)
+        with pytest.raises(LoadError, match="tensor y holds NaN or infinity"):
+            convert({"x": np.zeros(3, given), "y": values}, tmp_path / "out.st", dtype)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -216,6 +221,41 @@ def test_the_command_is_told_what_a_file_does_not_tell(
             run(capsys, "-q", "--force", "--names", names, tmp_path / "state.st", tmp_path / "out.st")[0] == 0
         )
         np.testing.assert_array_equal(load_file(tmp_path / "out.st")["blocks.0.att.time_state"], expected)
+
+
+def without(name: str) -> dict[str, Array]:
+    """A model of V7 that lacks a tensor."""
+    reader = open_model(DATA / "v7.pth")
+    tensors = {key: reader.rows(key, 0, 100).reshape(reader.shape(key)) for key in reader.names()}
+    return {key: array for key, array in tensors.items() if key != name}
+
+
+@pytest.mark.parametrize("version", sorted(set(MODELS) - {"state"}))
+def test_the_command_checks_that_a_model_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], version: str
+) -> None:
+    assert run(capsys, "-q", DATA / f"{version}.pth", tmp_path / "out.st") == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["blocks.0.att.w1", "blocks.0.ffn.value.weight", "blocks.0.ln1.bias"])
+def test_the_command_refuses_a_model_that_could_not_be_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    save_file(without(name), tmp_path / "in.st")
+    code, _, told = run(capsys, tmp_path / "in.st", tmp_path / "out.st")
+    assert (code, f"no tensor {name}" in told) == (1, True)
+    save_file({"emb.weight": np.zeros((2, 2), np.float16)}, tmp_path / "in.st")
+    code, _, told = run(capsys, tmp_path / "in.st", tmp_path / "out.st")
+    assert (code, "is not a model that can be run" in told) == (1, True)
+    assert not (tmp_path / "out.st").exists()
+
+
+def test_the_command_says_what_it_did_not_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"weight": np.zeros((2, 2), np.float16)}, tmp_path / "linear.st")
+    code, _, told = run(capsys, tmp_path / "linear.st", tmp_path / "out.st")
+    assert code == 0
+    assert "no emb.weight, so it is no whole model: neither its names nor its shapes are checked" in told
+    assert run(capsys, "-q", "--force", tmp_path / "linear.st", tmp_path / "out.st") == (0, "", "")
 
 
 def test_bytes_are_told_as_they_are_written(tmp_path: Path) -> None:

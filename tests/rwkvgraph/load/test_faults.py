@@ -20,13 +20,14 @@ from safetensors.numpy import save
 
 from rwkvgraph.errors import LoadError
 from rwkvgraph.load import open_model, open_tensors
+from rwkvgraph.load.mapped import MOST_TENSORS
 from tests.rwkvgraph.load.torch_files import pickled, saved, storage, tensor, torch_zip
 
 DATA = Path(__file__).parent / "data"
 HALVES = np.arange(24, dtype=np.float16)
 MOST_SECONDS = 1.0
 MOST_BYTES = 40 << 20
-"""What refusing may take: 8 MB of pickle, or 4 MB of header and what parsing makes of it."""
+"""What refusing may take: 8 MB of pickle, or 1 MB of header and what parsing makes of it."""
 
 
 def refuse(path: Path, data: bytes) -> str:
@@ -119,7 +120,7 @@ def entry(shape: Any = (4,), offsets: Any = (0, 8), dtype: Any = "F16") -> dict[
 GOOD = save({"x": HALVES, "y": HALVES.astype(np.float32)})
 BAD_HEADERS = {
     "header beyond the file": (struct.pack("<Q", 1 << 62) + b"{}" + bytes(99), "header would have 46116"),
-    "large header": (framed(b"{" + b" " * (5 << 20) + b"}"), "header would have 5242882 bytes; a"),
+    "large header": (framed(b"{" + b" " * (2 << 20) + b"}"), "header would have 2097154 bytes; a"),
     "no JSON": (framed(b"x" * 100), "is not a safetensors file: its header is no JSON"),
     "no UTF-8": (framed(b'{"\xff": 1}'), "its header is no JSON"),
     "a list": (framed([]), "its header is a list, not an object"),
@@ -160,6 +161,36 @@ BAD_HEADERS = {
 @pytest.mark.parametrize(("data", "message"), BAD_HEADERS.values(), ids=BAD_HEADERS.keys())
 def test_a_header_that_is_wrong_says_where(tmp_path: Path, data: bytes, message: str) -> None:
     assert re.search(message, refuse(tmp_path / "bad.st", data))
+
+
+MANY = dict.fromkeys(map(str, range(MOST_TENSORS)), entry((0,), (0, 0)))
+ENTRY = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *[0] * 9, 6, *[0] * 6)
+MEMBERS = b"".join(ENTRY + b"%06d" % index for index in range(320_000))
+X = tensor(storage("HalfStorage", "0", 24), 0, (24,), (1,))
+AGAIN = pickled({"0": X + b"q\x00"} | {str(index): b"h\x00" for index in range(1, MOST_TENSORS + 1)})
+TOO_LARGE = {
+    "many tensors": (
+        framed(MANY | {"x": entry((0,), (0, 0))}),
+        "has 10001 tensors; a model has at most 10000",
+    ),
+    "many tensors by torch": (torch_zip(AGAIN, {"0": bytes(48)}), "has 10001 tensors; a model has at most"),
+    "many members": (
+        b"PK\x03\x04" + MEMBERS + struct.pack("<4s4H2LH", b"PK\x05\x06", *[0] * 4, len(MEMBERS), 4, 0),
+        "the directory of this zip file has 16640000 bytes; a model's has at most 1048576",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), TOO_LARGE.values(), ids=TOO_LARGE.keys())
+def test_a_file_of_too_much_is_refused_at_once(tmp_path: Path, data: bytes, message: str) -> None:
+    assert re.search(message, refuse(tmp_path / "bad.st", data))
+
+
+def test_as_many_tensors_as_may_be_are_opened_at_once(tmp_path: Path) -> None:
+    (tmp_path / "m.st").write_bytes(framed(MANY))
+    started = time.process_time()
+    assert len(open_model(tmp_path / "m.st").names()) == MOST_TENSORS
+    assert time.process_time() - started < MOST_SECONDS
 
 
 def test_a_folder_a_pipe_and_nothing_are_refused(tmp_path: Path) -> None:

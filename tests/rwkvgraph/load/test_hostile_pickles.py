@@ -1,13 +1,14 @@
 """Pickles that want more than a dict of tensors: nothing of them runs, nor takes time or memory."""
 
+import argparse
 import os
 import pickle
 import struct
 import subprocess
 import time
 import tracemalloc
-from collections import OrderedDict
-from pathlib import Path
+from collections import OrderedDict, defaultdict
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from rwkvgraph.errors import LoadError
 from rwkvgraph.load import open_tensors
 from rwkvgraph.load.pickles import MOST_BYTES, MOST_STEPS, STEPS
 from rwkvgraph.load.storages import GLOBALS
+from rwkvgraph.load.torch_file import LEGACY_MAGIC, LEGACY_VERSION
 from tests.rwkvgraph.load.test_faults import check_line
 from tests.rwkvgraph.load.torch_files import REBUILD, pickled, storage, tensor, text, torch_legacy, torch_zip
 
@@ -85,7 +87,41 @@ def test_a_global_that_is_not_known_is_refused_by_name(
     with pytest.raises(LoadError, match=f"nothing was run: its pickle names .*({name})") as caught:
         open_tensors(path)
     assert str(caught.value).isprintable()
+    assert 'Save its state_dict alone: torch.save(checkpoint["model"], …)' in str(caught.value)
     assert not RAN
+
+
+HARMLESS: list[object] = [
+    argparse.Namespace(x=1),
+    PurePosixPath("x"),
+    np.float32(1),
+    defaultdict(list),
+    {1, 2},
+    1j,
+]
+
+
+@pytest.mark.parametrize("value", HARMLESS, ids=[type(value).__name__ for value in HARMLESS])
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_what_checkpoints_have_besides_tensors_is_no_attack(
+    tmp_path: Path, value: object, protocol: int
+) -> None:
+    path = write(tmp_path / "m.pth", pickle.dumps({"model": {}, "args": value}, protocol))
+    with pytest.raises(LoadError, match="an ordinary checkpoint with more than tensors") as caught:
+        open_tensors(path)
+    assert "attack" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_a_pickle_of_an_old_protocol_is_named(tmp_path: Path, protocol: int) -> None:
+    state = pickle.dumps({"epoch": True, "x": OrderedDict()}, protocol)
+    head: tuple[object, ...] = (LEGACY_MAGIC, LEGACY_VERSION, {})
+    legacy = b"".join(pickle.dumps(value, protocol) for value in head) + state
+    for data in (torch_zip(state, {}), legacy):
+        (tmp_path / "m.pth").write_bytes(data)
+        message = "m.pth was saved with pickle protocol 0 or 1; save it anew with torch.save's default"
+        with pytest.raises(LoadError, match=message):
+            open_tensors(tmp_path / "m.pth")
 
 
 def test_before_the_tensors_of_a_legacy_file_no_global_is_known(tmp_path: Path) -> None:
@@ -206,6 +242,14 @@ def test_operations_in_any_order_build_tensors_or_are_refused(tmp_path: Path) ->
             check_line(error)
 
     read()
+
+
+def test_the_pickles_of_a_legacy_file_share_their_steps(tmp_path: Path) -> None:
+    half = b"\x80\x02" + b"N" * (MOST_STEPS // 2)
+    head = torch_legacy(b"", {})[:15] + b"\x80\x02M\xe9\x03."
+    (tmp_path / "m.pth").write_bytes(head + half + b"." + half + b".")
+    with pytest.raises(LoadError, match="and no end"):
+        open_tensors(tmp_path / "m.pth")
 
 
 def test_a_good_pickle_is_none_of_these(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files by `torch.save` are read without torch: as torch of several ages wrote them, beside here in data/."""
 
+import re
 import struct
 from pathlib import Path
 
@@ -145,6 +146,7 @@ NOT_IN_ITS_STORAGE = {
         zipped(storage("LongStorage", "0", 6), 0, (6,), (1,)),
         "tensor x is I64; .* F16, BF16, F32",
     ),
+    "doubles": (zipped(storage("DoubleStorage", "0", 6), 0, (6,), (1,)), "x is F64; .*cast it before it is"),
     "view of too much": (
         zipped(storage("HalfStorage", "0", 24, view=VIEW), 0, (2,), (1,)),
         "tensor x is a view that ends after its storage",
@@ -184,6 +186,24 @@ def test_what_is_no_dict_of_tensors_is_said(tmp_path: Path, pickle: bytes, messa
         (tmp_path / "m.pth").write_bytes(data)
         with pytest.raises(LoadError, match=message):
             open_tensors(tmp_path / "m.pth")
+
+
+ONE = pickled({"x": X})[2:-1]
+NESTED = {
+    "model": ({"model": pickled({"state_dict": ONE})[2:-1]}, r"['model']['state_dict']"),
+    "ema": ({"ema": ONE, "epoch": number(3)}, r"['ema']"),
+    "beside a tensor": ({"x": X, "ema": ONE}, r"['ema']"),
+    "the larger one": ({"ema": ONE, "weights": pickled({"x": X, "y": X})[2:-1]}, r"['weights']"),
+    "deep": ({"a": pickled({"b": pickled({"c": ONE})[2:-1]})[2:-1]}, r"['a']['b']['c']"),
+}
+
+
+@pytest.mark.parametrize(("items", "where"), NESTED.values(), ids=NESTED.keys())
+def test_the_dict_to_save_alone_is_named(tmp_path: Path, items: dict[str, bytes], where: str) -> None:
+    (tmp_path / "m.pth").write_bytes(torch_zip(pickled(items), {"0": HALVES.tobytes()}))
+    message = f"save the dict of tensors in it alone: torch.save(checkpoint{where}, …)"
+    with pytest.raises(LoadError, match=re.escape(message)):
+        open_tensors(tmp_path / "m.pth")
 
 
 LEGACY = pickled({"x": tensor(storage("HalfStorage", "0", 24, view=b"N"), 0, (24,), (1,))})
