@@ -20,8 +20,8 @@ from rwkvgraph.gpu import list_adapters as list_adapters
 from rwkvgraph.graph import Graph as Graph
 from rwkvgraph.hook import Frame as Frame
 from rwkvgraph.hook import Hook as Hook
-from rwkvgraph.hook import Hooks as Hooks
 from rwkvgraph.hook import LayerHook as LayerHook
+from rwkvgraph.hooks import Hooks as Hooks
 from rwkvgraph.model import Model as Model
 from rwkvgraph.models.common import ModelInfo as ModelInfo
 from rwkvgraph.op import Buffer as Buffer

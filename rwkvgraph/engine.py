@@ -13,7 +13,7 @@ import numpy as np
 from rwkvgraph.compiler import simplify
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.interpret import Host, HostMemory, interpret, see
 from rwkvgraph.op import Array, Buffer, Role, TensorOp
 from rwkvgraph.splice import splice
@@ -60,6 +60,9 @@ class Engine(Protocol):
 
     def copy_slot(self, source: Sequence[Any], slot: int, target: Sequence[Any], to: Sequence[int]) -> None:
         """Copy a slot of some memories to slots of memories of the same shapes, without the host."""
+
+    def make_writable(self, graph: Graph) -> bool:
+        """Make ready for a graph that writes weights; gives whether programs have to be compiled anew."""
 
     def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> Compiled:
         """Splice, lower and make ready to run."""
@@ -123,6 +126,10 @@ class HostEngine:
         with self.host.lock:
             for memory, other in zip(source, target, strict=True):
                 other.rows[list(to)] = memory.rows[slot].copy()
+
+    def make_writable(self, graph: Graph) -> bool:
+        """Arrays always are."""
+        return False
 
     def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> HostCompiled:
         """Splice and simplify: numpy runs the operations one by one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -61,7 +61,9 @@ class Slot:
 class Frame:
     """The values a hook may read and replace at its site, as attributes. One subclass a model version.
 
-    `state` holds the state's tensors of the hook's layer where the model has some.
+    `state` holds the buffers of the hook's layer's state, `weights` its weights; at sites outside of the
+    layers `state` is None and `weights` are those of the model. Both may be read, and written in place:
+    `rg.blit(value, frame.state.ffn_x)`.
     """
 
     slots: ClassVar[dict[str, Slot]]
@@ -70,12 +72,13 @@ class Frame:
         cls.slots = {name: slot for base in reversed(cls.__mro__) for name, slot in vars(base).items()
                      if isinstance(slot, Slot)}  # fmt: skip
 
-    def __init__(self, sizes: Mapping[str, Size], state: Any = None) -> None:
+    def __init__(self, sizes: Mapping[str, Size], state: Any = None, weights: Any = None) -> None:
         self._sizes = sizes
         self._values: dict[str, Tensor] = {}
         self._later: dict[str, Hook] = {}
         self._hook: Hook | None = None
         self.state = state
+        self.weights = weights
 
     def get(self, name: str) -> Tensor:
         """The current value of a slot.
@@ -117,7 +120,7 @@ class Frame:
         return dict(self._values)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_") or name in type(self).slots or name == "state":
+        if name.startswith("_") or name in type(self).slots or name in ("state", "weights"):
             object.__setattr__(self, name, value)
             return
         near = difflib.get_close_matches(name, type(self).slots, 3)
@@ -143,94 +146,9 @@ class Site:
     frame: Frame
     slots: Mapping[str, Tensor]
     state: Any = None
+    weights: Any = None
 
 
 def site(hook: Hook, frame: Frame) -> None:
     """Mark this place on the tape. It has no edges: where nothing hooks it, it leaves nothing behind."""
-    record(Site(hook, frame, frame.values(), frame.state))
-
-
-HookFunction = Callable[..., Any]
-
-
-class Same:
-    """A function as a key: equal to itself alone.
-
-    It keeps the function, so that no other takes its place in memory.
-    """
-
-    def __init__(self, function: HookFunction) -> None:
-        self._function = function
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other._function is self._function
-
-    def __hash__(self) -> int:
-        return id(self._function)
-
-
-def place_name(place: Hook | type[Hook]) -> str:
-    """`PostFfn` for all layers, `PostFfn(3)` for one."""
-    return place.__name__ if isinstance(place, type) else repr(place)
-
-
-class Hooks:
-    """Functions to call at hook sites, in order of registration. `print` lists them."""
-
-    def __init__(self, functions: Mapping[Hook | type[Hook], HookFunction] | None = None) -> None:
-        self._entries: list[tuple[Hook | type[Hook], HookFunction]] = list((functions or {}).items())
-
-    def on(self, *where: Hook | type[Hook]) -> Callable[[HookFunction], HookFunction]:
-        """Decorator: call the function at these sites; a class such as `v7.PostFfn` means every layer.
-
-        The function is given the frame, and the layer if it takes a second argument. It may assign slots,
-        build operations, or return a TensorOp. It runs when the model is compiled, not when it runs.
-        """
-
-        def add(function: HookFunction) -> HookFunction:
-            self._entries += [(place, function) for place in where]
-            return function
-
-        return add
-
-    def add(self, where: Hook | type[Hook], function: HookFunction) -> None:
-        """Call `function` at a site: `on` for functions that are at hand."""
-        self._entries.append((where, function))
-
-    def remove(self, function: HookFunction) -> None:
-        """Take a function away from every site."""
-        self._entries = [entry for entry in self._entries if entry[1] is not function]
-
-    def at(self, hook: Hook) -> list[HookFunction]:
-        """The functions for one site."""
-        return [function for place, function in self._entries if place == hook or place is type(hook)]
-
-    def places(self) -> list[Hook | type[Hook]]:
-        """Where functions are registered, in order."""
-        return [place for place, _ in self._entries]
-
-    def key(self) -> tuple[tuple[Any, Same], ...]:
-        """What a compiled program is kept by.
-
-        Equal for two registrations of the same functions at the same sites.
-        """
-        return tuple((place, Same(function)) for place, function in self._entries)
-
-    def copy(self) -> Hooks:
-        """The same registrations, apart from later changes."""
-        other = Hooks()
-        other._entries = list(self._entries)
-        return other
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[tuple[Hook | type[Hook], HookFunction]]:
-        return iter(self._entries)
-
-    def __repr__(self) -> str:
-        lines = [
-            f"  {place_name(place)}: {getattr(function, '__qualname__', repr(function))}"
-            for place, function in self._entries
-        ]
-        return "\n".join([f"Hooks({len(lines)})", *lines])
+    record(Site(hook, frame, frame.values(), frame.state, frame.weights))

@@ -115,7 +115,8 @@ def interpret(ops: Iterable[TensorOp], host: Host, sizes: Mapping[Dim, int]) -> 
 
 def _as_computed(op: TensorOp, name: str, array: Array) -> Array:
     """An operand as kernels compute with it: f16 as f32. Ops convert what they use of tables, matrices."""
-    is_half = array.dtype == np.float16 and isinstance(op, Map) and name not in op.rows()
+    kept = isinstance(op, Map) and (name in op.rows() or name in op.updates())
+    is_half = array.dtype == np.float16 and isinstance(op, Map) and not kept
     return array.astype(np.float32) if is_half else array
 
 

@@ -18,13 +18,14 @@ from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.load.reader import Reader, open_model
 from rwkvgraph.models import detect
 from rwkvgraph.models.arena import Arena, Upload
 from rwkvgraph.models.common import Inputs, ModelInfo
 from rwkvgraph.op import Array, Buffer, DType, Role, tape
 from rwkvgraph.ops import blit, softmax
+from rwkvgraph.splice import splice
 from rwkvgraph.state import State
 from rwkvgraph.tokens import Option, Tokens, check_lists, check_rest, flatten, full_slots, is_integer
 from rwkvgraph.view import B, E, N, O, T
@@ -171,6 +172,8 @@ class Model:
             if len(self._programs) >= KEPT_PROGRAMS:
                 oldest = next(key for key in self._programs if key)
                 del self._programs[oldest]
+            if hooks and self.engine.make_writable(splice(self._graph, hooks)):
+                self._programs.clear()
             self._programs[key] = self.engine.compile(self._graph, hooks, self._logits)
         return self._programs[key]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from rwkvgraph.errors import HookError
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hook, HookFunction, Hooks, Site, place_name
+from rwkvgraph.hook import Hook, LayerHook, Site
+from rwkvgraph.hooks import HookFunction, Hooks, Place
 from rwkvgraph.op import Buffer, Tensor, TensorOp, in_layer, record, replace_operands, tape
 
 
@@ -67,7 +68,7 @@ class _Replay:
                 )
 
     def _call(self, site: Site, function: HookFunction) -> None:
-        frame = type(site.frame)(site.frame._sizes, site.state)
+        frame = type(site.frame)(site.frame._sizes, site.state, site.weights)
         frame._hook, frame._later = site.hook, self._first
         before = {name: self._current(tensor) for name, tensor in site.slots.items()}
         frame._values = dict(before)
@@ -140,15 +141,21 @@ def _returned(returned: Any, hook: Hook, there: list[TensorOp]) -> list[TensorOp
 
 
 def _check_places(graph: Graph, hooks: Hooks) -> None:
-    there: set[Any] = {site.hook for site in graph.sites()}
-    kinds = {type(hook) for hook in there}
-    names = {repr(hook) for hook in there} | {kind.__name__ for kind in kinds}
+    """Raise HookError for a place that means no site of the graph."""
+    sites = [site.hook for site in graph.sites()]
     for place in hooks.places():
-        if place in there or place in kinds:
+        if any(hook in place for hook in sites):
             continue
-        name = place_name(place)
-        near = difflib.get_close_matches(name, names, 3) or sorted(kind.__name__ for kind in kinds)
-        raise HookError(f"the model has no hook site {name}; nearest: {', '.join(near)}")
+        kinds = {type(hook).__name__ for hook in sites}
+        if isinstance(place.where, Hook | type):
+            near = difflib.get_close_matches(repr(Place(place.where)), kinds | set(map(repr, sites)), 3)
+            hint = f"nearest: {', '.join(near or sorted(kinds))}"
+            if place.layers is not None and place.where in {type(hook) for hook in sites}:
+                last = max(hook.layer for hook in sites if isinstance(hook, LayerHook))
+                hint = f"its layers are 0 to {last}"
+        else:
+            hint = f"the function says no to all {len(sites)}: {', '.join(sorted(kinds))}"
+        raise HookError(f"the model has no hook site {place!r}; {hint}")
 
 
 def _first_sites(graph: Graph) -> dict[str, Hook]:

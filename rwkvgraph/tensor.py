@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwkvgraph.errors import ShapeError
-from rwkvgraph.view import Dim, Shape, Size, View
+from rwkvgraph.view import Dim, Shape, Size, View, row_width
 
 if TYPE_CHECKING:
     from rwkvgraph.op import TensorOp
@@ -248,4 +248,17 @@ def overlap(a: Tensor, b: Tensor) -> bool:
     if a.source is not b.source:
         return False
     (first_a, end_a), (first_b, end_b) = a.view.span(), b.view.span()
-    return (end_a < 0 or first_b < end_a) and (end_b < 0 or first_a < end_b)
+    if (0 <= end_a <= first_b) or (0 <= end_b <= first_a):
+        return False
+    columns_a, columns_b = _columns(a), _columns(b)
+    return columns_a[0] < columns_b[1] and columns_b[0] < columns_a[1]
+
+
+def _columns(tensor: Tensor) -> tuple[int, int]:
+    """(first, end) of the columns of its source's rows that a tensor may touch."""
+    width, view = row_width(tensor.source.shape), tensor.view
+    inside = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if step % width]
+    reach = sum((size - 1) * step for size, step in inside if isinstance(size, int))
+    first = view.offset % width
+    is_open = first + reach >= width or any(not isinstance(size, int) for size, _ in inside)
+    return (0, width) if is_open else (first, first + reach + 1)

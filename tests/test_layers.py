@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "quant": "errors view tensor op codegen",
     "ops": "errors view tensor op quant codegen",
     "hook": "errors view tensor op show graph ops",
-    "splice": "errors view tensor op graph hook ops",
+    "hooks": "errors hook",
+    "splice": "errors view tensor op graph hook hooks ops",
     # text, files and numbers: know no ops
     "batch": "errors view tensor op",  # of `op` only the name of numpy's array type
     "tokens": "errors op",
@@ -47,19 +48,19 @@ MAY_IMPORT = {
     "v5": "models",
     "v6": "models",
     "v7": "models",
-    "compiler": "errors view tensor op show graph hook splice quant ops codegen dump",
-    "engine": "errors view tensor op graph hook splice interpret compiler",
-    "gpu": "errors view tensor op show graph hook interpret quant codegen compiler dump engine",
+    "compiler": "errors view tensor op show graph hook hooks splice quant ops codegen dump",
+    "engine": "errors view tensor op graph hook hooks splice interpret compiler",
+    "gpu": "errors view tensor op show graph hook hooks interpret quant codegen compiler dump engine",
     # on top
     "fingerprint": "errors op load models",
     "state_forms": "errors op models",
     "state_file": "errors op load models state_forms writing",
     "state": "errors view tensor op models engine tokens state_forms state_file",
-    "model": "errors view tensor op graph hook quant ops load models compiler engine gpu batch tokens "
-    "fingerprint state",
+    "model": "errors view tensor op graph hook hooks splice quant ops load models compiler engine gpu batch "
+    "tokens fingerprint state",
     "runtime": "errors batch state model",
-    "generate": "errors tokenizer sampler assets hook state model runtime",
-    "sight": "errors view tensor op show graph hook splice quant ops load models compiler gpu model codegen",
+    "generate": "errors tokenizer sampler assets hook hooks state model runtime",
+    "sight": "errors view tensor op show graph hook hooks splice quant ops load models compiler gpu model codegen",
     "testing": "errors view tensor op graph interpret quant ops codegen compiler gpu",
     "terminal": "",
     "commands": "*",

@@ -57,6 +57,18 @@ for _wide in (True, False):
         "let e = at.x + i0 * at.y;\n    return vec4<u32>({b}[e], {b}[e + 1u], {b}[e + 2u], {b}[e + 3u]);"
     )
 
+# f16 that a wide kernel writes: four a `vec2`, so that no two threads write into one `vec4`.
+_WRITTEN: dict[Mode, str] = {
+    "lane": (
+        "let four = {b}[(at.x + i0 * at.y + i1 * at.z) / 4u + i2];\n"
+        "    return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));"
+    ),
+    "splat": (
+        "let e = at.x + i0 * at.y + i1 * at.z;\n"
+        "    return V(unpack2x16float({b}[e / 4u][e / 2u % 2u])[e % 2u]);"
+    ),
+}
+
 _RESULTS: dict[Mode, str] = {"lane": "V", "splat": "V", "word": "u32", "words": "vec4<u32>"}
 
 
@@ -85,19 +97,28 @@ class Binding:
             texel = "f32" if self.element == "f32" else "u32"
             return f"@group(0) @binding({self.index}) var {self.name}: texture_2d<{texel}>;"
         access = "read_write" if self.writable else "read"
-        stored = _STORED[self.element, self.wide]
+        stored = "vec2<u32>" if self._is_written_f16 else _STORED[self.element, self.wide]
         return f"@group(0) @binding({self.index}) var<storage, {access}> {self.name}: array<{stored}>;"
+
+    @property
+    def _is_written_f16(self) -> bool:
+        return self.element == "f16" and self.wide and self.writable
 
     def block(self, index: str) -> str:
         """The expression for 16 bytes as `vec4<u32>`, by their number."""
         if self.is_texture:
             spot = f"vec2<u32>({index} % {TEXTURE_WIDTH}u, {index} / {TEXTURE_WIDTH}u)"
             return f"textureLoad({self.name}, {spot}, 0)"
+        if self._is_written_f16:
+            return f"vec4<u32>({self.name}[2u * ({index})], {self.name}[2u * ({index}) + 1u])"
         return f"{self.name}[{index}]"
 
     def load(self, mode: Mode) -> str:
         """The function that reads a value."""
-        body = self._texture_load(mode) if self.is_texture else _LOADS[self.element, self.wide, mode]
+        if self.is_texture:
+            body = self._texture_load(mode)
+        else:
+            body = _WRITTEN[mode] if self._is_written_f16 else _LOADS[self.element, self.wide, mode]
         body = body.format(b=self.name)
         if mode in ("word", "words"):
             head = f"fn load_{self.name}_{mode}(at: vec4<u32>, i0: u32) -> {_RESULTS[mode]}"
@@ -115,10 +136,15 @@ class Binding:
         return f"let e = {element};\n    let four = {self.block('(e / 4u)')};\n    return V(four[e % 4u]);"
 
     def store(self) -> str:
-        """The function that writes a lane. Raises ValueError for buffers other than f32."""
-        if self.element != "f32":
-            raise ValueError(f"only f32 buffers are written by kernels, not {self.element}")
+        """The function that writes a lane: f32, or f16 where lanes are wide, as two halves share a word.
+
+        Raises ValueError for other buffers.
+        """
+        if not self._is_written_f16 and self.element != "f32":
+            raise ValueError(f"kernels write f32, and whole lanes of f16, not {self.element}")
         place = "at.x + i0 * at.y + i1 * at.z"
         index = f"({place}) / 4u + i2" if self.wide else f"{place} + i2 * at.w"
         head = f"fn store_{self.name}(at: vec4<u32>, i0: u32, i1: u32, i2: u32, value: V)"
-        return f"{head} {{\n    {self.name}[{index}] = value;\n}}"
+        packed = "vec2<u32>(pack2x16float(value.xy), pack2x16float(value.zw))"
+        value = packed if self._is_written_f16 else "value"
+        return f"{head} {{\n    {self.name}[{index}] = {value};\n}}"

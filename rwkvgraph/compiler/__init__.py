@@ -16,7 +16,7 @@ from rwkvgraph.compiler.target import Target as Target
 from rwkvgraph.dump import Dump as Dump
 from rwkvgraph.dump import dump_from_environment as dump_from_environment
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.splice import splice
 from rwkvgraph_codegen import NAGA as NAGA
 from rwkvgraph_codegen import TINT as TINT

@@ -16,7 +16,7 @@ from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import Want, Writer
 from rwkvgraph.errors import CompileError
-from rwkvgraph.op import Row, TensorOp
+from rwkvgraph.op import DType, Row, TensorOp
 from rwkvgraph_codegen import (
     Parts,
     Phase,
@@ -66,6 +66,13 @@ def _domain(group: Group) -> Domain:
             f"{group.label} runs over more axes than a kernel has (rows, middle, inner), or strides that it "
             f"cannot follow; copy operands with identity, or reshape them (built at {group.ops[0].where})"
         )
+    for op in group.ops:
+        halves = [name for name, tensor in op.updates().items() if tensor.dtype is DType.F16]
+        if halves and domain.lanes == 1:
+            raise CompileError(
+                f"{op.name} writes {halves[0]}, f16 in rows of {domain.inner}; two share a word, so they are "
+                f"written by fours: use a width that 4 divides, or f32 (built at {op.where})"
+            )
     return domain
 
 

@@ -9,11 +9,11 @@ from wgpu.classes import GPUBuffer
 from rwkvgraph.compiler import compile
 from rwkvgraph.gpu import slots
 from rwkvgraph.gpu.context import Context
-from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, memory_for
+from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, TextureMemory, memory_for
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.gpu.transfer import PIECE, flush
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.op import Array, Buffer
 from rwkvgraph.view import Sizes
 
@@ -66,6 +66,19 @@ class GpuEngine:
             if self._scratch is None or self._scratch.size < nbytes:
                 self._scratch = self.context.buffer(nbytes, "slot on its way", largest_binding=16)
             slots.copy_slot(self.context, self._scratch, source, slot, target, to)
+
+    def make_writable(self, graph: Graph) -> bool:
+        """Move weights that a graph writes from textures to buffers; gives whether there were such.
+
+        What was compiled before then binds textures that no longer are the weights.
+        """
+        written = {tensor.source for op in graph.ops for tensor in op.updates().values()}
+        moved = [(buffer, memory) for buffer, memory in self._resident.items()
+                 if buffer in written and isinstance(memory, TextureMemory)]  # fmt: skip
+        for buffer, memory in moved:
+            self._resident[buffer] = memory.as_buffer()
+            buffer.is_texture = False
+        return bool(moved)
 
     def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> Runner:
         """Splice, lower and make ready to run."""

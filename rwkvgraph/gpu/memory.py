@@ -115,7 +115,9 @@ class TextureMemory:
                 label=buffer.name,
                 size=(TEXTURE_WIDTH, self.height, 1),
                 format="rgba32float" if buffer.dtype is DType.F32 else "rgba32uint",
-                usage=wgpu.TextureUsage.TEXTURE_BINDING | wgpu.TextureUsage.COPY_DST,
+                usage=wgpu.TextureUsage.TEXTURE_BINDING
+                | wgpu.TextureUsage.COPY_DST
+                | wgpu.TextureUsage.COPY_SRC,
             )
         context.count(self.gpu, self.height * TEXTURE_WIDTH * TEXEL)
 
@@ -154,9 +156,26 @@ class TextureMemory:
                 (width, -(-len(texels) // width), 1),
             )
 
+    def as_buffer(self) -> DeviceMemory:
+        """The same contents in a buffer, which kernels can write."""
+        context, size = self.owner, (TEXTURE_WIDTH, self.height, 1)
+        memory = DeviceMemory(context, self._buffer, {})
+        whole_rows = context.buffer(self.height * TEXTURE_WIDTH * TEXEL, "texels", largest_binding=TEXEL)
+        with context.lock, faults(f"moving {self._buffer.name} from a texture into a buffer"):
+            encoder = context.device.create_command_encoder()
+            layout = {
+                "buffer": whole_rows,
+                "bytes_per_row": TEXTURE_WIDTH * TEXEL,
+                "rows_per_image": self.height,
+            }
+            encoder.copy_texture_to_buffer({"texture": self.gpu}, layout, size)
+            encoder.copy_buffer_to_buffer(whole_rows, 0, memory.gpu, 0, memory.gpu.size)
+            context.submit([encoder.finish()])
+        return memory
+
     def read(self) -> Array:
-        """Not to be had: weights in textures are only read by kernels."""
-        raise DeviceError(f"{self._buffer.name} is held in a texture and cannot be read back")
+        """The contents."""
+        return self.as_buffer().read()
 
     def write(self, array: Array) -> None:
         """Replace the contents."""

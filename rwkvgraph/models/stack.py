@@ -85,6 +85,7 @@ def build_stack(
     logits = output_buffer(w.head.shape[0])
     with tape() as items:
         f.cursors = inputs.cursors
+        f.weights = w
         f.input = embed_inputs(w.emb, inputs)
         site(at.PostEmbedLoaded(), f)
         f.input = ops.layer_norm(f.input, w.ln0.weight, w.ln0.bias)
@@ -93,10 +94,10 @@ def build_stack(
         for index, (weights, memory) in enumerate(zip(w.layers, state, strict=True)):
             with in_layer(index):
                 f.forget("cursors", "x", *kept)
-                f.state = memory
+                f.state, f.weights = memory, weights
                 layer(f, weights, memory, index)
         f.forget("cursors", "x")
-        f.state = None
+        f.state, f.weights = None, w
         f.head_x = ops.gather(f.x, inputs.rows)
         site(at.PreHead(), f)
         f.head_x = ops.layer_norm(f.head_x, w.ln_out.weight, w.ln_out.bias)

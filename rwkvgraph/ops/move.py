@@ -24,8 +24,8 @@ class Blit(Map):
 
     def infer(self) -> Shape:
         """The target's shape. Raises ShapeError where the source does not broadcast to it."""
-        if self.target.dtype is not DType.F32:
-            raise ShapeError(f"blit writes f32 buffers; {self.target} is not one")
+        if self.target.dtype is DType.U32:
+            raise ShapeError(f"blit writes buffers of floats; {self.target} is not one (built at {caller()})")
         try:
             self.source.view.broadcast(self.target.shape)
         except ShapeError as error:

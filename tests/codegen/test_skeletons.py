@@ -137,7 +137,7 @@ def test_a_hole_without_a_value_is_an_error() -> None:
 
 
 def test_only_float_buffers_are_written() -> None:
-    with pytest.raises(ValueError, match="only f32 buffers are written by kernels, not f16"):
+    with pytest.raises(ValueError, match="kernels write f32, and whole lanes of f16, not f16"):
         VECTOR.store()
 
 

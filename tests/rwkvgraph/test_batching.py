@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.models.sites import PostEmbedLoaded
 from rwkvgraph.op import Array, Buffer

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from rwkvgraph import ops, v7
 from rwkvgraph.errors import ShapeError
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, Tensor, tape
 from rwkvgraph.splice import splice

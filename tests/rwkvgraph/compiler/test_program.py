@@ -8,7 +8,7 @@ import pytest
 from rwkvgraph.compiler import NAGA, TINT, Limits, Program, Target, compile
 from rwkvgraph.errors import CompileError
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.view import B, N, O, T
 from tests.rwkvgraph.models.synthetic import synthetic_v7

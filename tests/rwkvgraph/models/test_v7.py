@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rwkvgraph import ops
-from rwkvgraph.hook import Frame, Hooks
+from rwkvgraph.hook import Frame
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.models.sites import V7
 from rwkvgraph.op import Buffer, DType
