@@ -4,6 +4,7 @@ from rwkvgraph import v4 as v4
 from rwkvgraph import v5 as v5
 from rwkvgraph import v6 as v6
 from rwkvgraph import v7 as v7
+from rwkvgraph.capture import Cache as Cache
 from rwkvgraph.compiler import compile as compile
 from rwkvgraph.errors import CompileError as CompileError
 from rwkvgraph.errors import DeviceError as DeviceError

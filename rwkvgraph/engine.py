@@ -35,6 +35,9 @@ class Compiled(Protocol):
         Inputs that are not given hold anything. `owner`: what the memory of the state belongs to.
         """
 
+    def fetch(self, buffer: Buffer, rows: int) -> Array:
+        """The first rows of another output after a run."""
+
 
 class Engine(Protocol):
     """Holds a model's weights and runs compiled graphs."""
@@ -154,7 +157,9 @@ class HostCompiled:
         self._ops = ops
         self._output = output
         sources = {tensor.source for op in ops for tensor in op.operands().values()}
-        self._inputs = [item for item in sources if isinstance(item, Buffer) and item.role is Role.INPUT]
+        buffers = [item for item in sources if isinstance(item, Buffer)]
+        self._inputs = [item for item in buffers if item.role is Role.INPUT]
+        self._outputs = [item for item in buffers if item.role is Role.OUTPUT]
 
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Any) -> Array | None:
         """Run once; gives the output's rows, or None where there are none."""
@@ -165,8 +170,14 @@ class HostCompiled:
                     memory.write(inputs[buffer])
             for buffer, memory in state.items():
                 self._host.place_flat(buffer, memory.memory.flat)
-            self._host.place(self._output, sizes)
+            for buffer in self._outputs:
+                self._host.place(buffer, sizes)
             interpret(self._ops, self._host, sizes)
             if not resolve(self._output.shape[0], sizes):
                 return None
             return see(self._host.flat(self._output), View.whole(self._output.shape), sizes).copy()
+
+    def fetch(self, buffer: Buffer, rows: int) -> Array:
+        """The first rows of another output after a run."""
+        width = row_width(buffer.shape)
+        return self._host.flat(buffer)[: rows * width].reshape(rows, width)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rwkvgraph.batch import Answers, Batch, Stack, cut, split, stack
+from rwkvgraph.capture import Cache, Capture, Names, capture_key
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.engine import Compiled, Engine, HostEngine
 from rwkvgraph.errors import DeviceError
@@ -64,6 +65,7 @@ class Model:
         self._graph: Graph
         self._graph, self._logits = version.build(self.info, weights, self._layers, self._inputs)
         self._programs: dict[Any, Compiled] = {}
+        self._captures: dict[Any, Capture] = {}
         self._softmax: tuple[Compiled, Buffer] | None = None
 
     @classmethod
@@ -126,19 +128,67 @@ class Model:
         option: Option | Sequence[Option] = "last",
     ) -> list[Array | None]:
         """As `run`, with hooks spliced in, or a dict of functions by site. Each set is compiled once."""
-        self._check(tokens, state)
-        full = full_slots(option, state.num_batch)
         hooks = Hooks(hooks) if isinstance(hooks, Mapping) else hooks
+        self._check(tokens, state)
+        return self._run(tokens, state, hooks, full_slots(option, state.num_batch))
+
+    def run_with_cache(
+        self,
+        tokens: Sequence[Tokens],
+        state: State,
+        names: Names = "*.x@PostFfn",
+        option: Option = "last",
+        hooks: Hooks | None = None,
+    ) -> tuple[list[Array | None], Cache]:
+        """Run all tokens, one list a slot, which stay as they are; gives the logits and values on the way.
+
+        names: which values, as patterns over `layer.slot@Site` ("3.att_k@PostAttLinear", "*@PostHead") or a
+        function of such a name; by default the stream after every layer. option: "last" gives the values and
+        logits of each slot's last token, "full" those of every token. hooks: others that run too, before. At
+        most 256 MB of values are on the device at once (fewer tokens then go into a pass), and the result is
+        4 bytes a number in host memory. Raises HookError for names that mean nothing.
+        """
+        key = capture_key(names)
+        if key not in self._captures:
+            if len(self._captures) >= KEPT_PROGRAMS:
+                del self._captures[next(iter(self._captures))]
+            self._captures[key] = Capture(self._graph, names)
+        capture = self._captures[key]
+        self._check(tokens, state)
+        lists: list[Any] = [list(slot) for slot in tokens]
+        cache = Cache(capture, state.num_batch, option == "full")
+        logits: list[list[Array]] = [[] for _ in lists]
+        full = full_slots(option, state.num_batch)
+        both = (hooks or Hooks()) + capture.hooks
+        while any(lists):
+            for slot, rows in enumerate(self._run(lists, state, both, full, (capture, cache))):
+                if rows is not None:
+                    logits[slot].append(rows)
+        joined = [np.concatenate(rows) if len(rows) > 1 else rows[0] if rows else None for rows in logits]
+        return joined, cache
+
+    def _run(
+        self,
+        tokens: Sequence[Tokens],
+        state: State,
+        hooks: Hooks | None,
+        full: Array,
+        capture: tuple[Capture, Cache] | None = None,
+    ) -> list[Array | None]:
         lengths = list(map(len, tokens))
         counts = cut(lengths, self.token_chunk_size)
         work = self._take(tokens, lengths, counts, full, state)
         answers = Answers(counts, full, self.info.num_vocab)
         program = self.program(hooks) if len(work.slots) else None
         if program is not None:
-            for batch in split(work, program.most_tokens, program.most_outputs, state.block_slots):
+            most = capture[0].most_rows(self.engine.most_bytes) if capture else program.most_tokens
+            most = min(most, program.most_tokens)
+            for batch in split(work, most, program.most_outputs, state.block_slots):
                 logits = self._pass(program, batch, state)
                 if logits is not None:
                     answers.add(batch.slots, logits)
+                if capture:
+                    capture[0].collect(program, batch, batch.block * state.block_slots, capture[1])
         for slot, count in zip(tokens, counts, strict=True):
             if count:
                 del slot[:count]

@@ -52,12 +52,13 @@ MAY_IMPORT = {
     "engine": "errors view tensor op graph hook hooks splice interpret compiler",
     "gpu": "errors view tensor op show graph hook hooks interpret quant codegen compiler dump engine",
     # on top
+    "capture": "errors view op graph hook hooks ops batch",
     "fingerprint": "errors op load models",
     "state_forms": "errors op models",
     "state_file": "errors op load models state_forms writing",
     "state": "errors view tensor op models engine tokens state_forms state_file",
     "model": "errors view tensor op graph hook hooks splice quant ops load models compiler engine gpu batch "
-    "tokens fingerprint state",
+    "capture tokens fingerprint state",
     "runtime": "errors batch state model",
     "generate": "errors tokenizer sampler assets hook hooks state model runtime",
     "sight": "errors view tensor op show graph hook hooks splice quant ops load models compiler gpu model codegen",

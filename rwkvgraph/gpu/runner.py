@@ -19,7 +19,7 @@ from rwkvgraph.gpu.context import Access, Context, Kernel, Signature
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, Memories, memory_for, whole
 from rwkvgraph.gpu.native import Step
-from rwkvgraph.gpu.transfer import Readback
+from rwkvgraph.gpu.transfer import Readback, download
 from rwkvgraph.op import Array, Buffer, Role
 from rwkvgraph.view import Dim, E, O, Sizes, T, resolve, round_up, row_width
 from rwkvgraph_codegen import Binding
@@ -110,6 +110,12 @@ class Runner:
         if before is not None:
             self.context.wait(before)  # at most two runs are in flight, so staging memory stays bounded
         return None
+
+    def fetch(self, buffer: Buffer, rows: int) -> Array:
+        """The first rows of another output than the program's own, after a run."""
+        width = row_width(buffer.shape)
+        flat = download(self.context, self._shared[buffer], 0, rows * width * ELEMENT)
+        return flat.view(buffer.dtype.numpy).reshape(rows, width)
 
     def submit(self, prepared: Prepared, readback: Readback | None = None, nbytes: int = 0) -> int:
         """Record and submit the dispatches, and the copy of the output's first bytes.
