@@ -61,7 +61,8 @@ MAY_IMPORT = {
     "capture tokens fingerprint state",
     "runtime": "errors batch state model",
     "generate": "errors tokenizer sampler assets hook hooks state model runtime",
-    "sight": "errors view tensor op show graph hook hooks splice quant ops load models compiler gpu model codegen",
+    "sight": "errors view tensor op show graph hook hooks splice quant ops load models compiler gpu model "
+    "codegen",
     "testing": "errors view tensor op graph interpret quant ops codegen compiler gpu",
     "terminal": "",
     "commands": "*",

@@ -12,7 +12,7 @@ from rwkvgraph.compiler import Target
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.engine import GpuEngine
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.load.convention import CHOICES
 from rwkvgraph.load.reader import Reader, open_model
 from rwkvgraph.model import TOKEN_CHUNK_SIZE, Model

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rwkvgraph.errors import HookError
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 
 NAME = "hooks"
 

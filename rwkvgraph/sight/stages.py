@@ -14,7 +14,8 @@ from rwkvgraph.compiler import Fused, Group, Pass, Plan, Program, Target, fuse, 
 from rwkvgraph.compiler.simplify import Simplified
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hook, Hooks, Site
+from rwkvgraph.hook import Hook, Site
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.models import detect
 from rwkvgraph.models.arena import Arena

@@ -15,7 +15,7 @@ from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.native import backend
 from rwkvgraph.gpu.runner import Prepared, Runner
 from rwkvgraph.gpu.transfer import download
-from rwkvgraph.hook import Hooks
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.sight.stages import Stages
 from rwkvgraph.sight.traffic import sizes_of

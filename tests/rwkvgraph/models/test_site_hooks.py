@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rwkvgraph import ops, v4
-from rwkvgraph.hook import Hook, Hooks
+from rwkvgraph.hook import Hook
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.models import sites
 from rwkvgraph.op import Array, Buffer, DType, Tensor

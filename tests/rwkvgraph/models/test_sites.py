@@ -10,7 +10,8 @@ from rwkvgraph import ops, v4, v5, v6, v7
 from rwkvgraph.compiler import NAGA, TINT, Limits, Target, compile
 from rwkvgraph.errors import HookError
 from rwkvgraph.graph import Graph
-from rwkvgraph.hook import Hook, Hooks, LayerHook
+from rwkvgraph.hook import Hook, LayerHook
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.models import sites
 from rwkvgraph.op import DType
