@@ -13,10 +13,8 @@ import numpy as np
 from rwkvgraph.compiler import simplify
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.graph import Graph
-from rwkvgraph.hooks import Hooks
 from rwkvgraph.interpret import Host, HostMemory, interpret, see
 from rwkvgraph.op import Array, Buffer, Role, TensorOp
-from rwkvgraph.splice import splice
 from rwkvgraph.view import Sizes, View, resolve, row_width, split_rows
 
 SlotMemory = Any
@@ -67,8 +65,8 @@ class Engine(Protocol):
     def make_writable(self, graph: Graph) -> bool:
         """Make ready for a graph that writes weights; gives whether programs have to be compiled anew."""
 
-    def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> Compiled:
-        """Splice, lower and make ready to run."""
+    def compile(self, graph: Graph, spliced: Graph, output: Buffer) -> Compiled:
+        """Lower a graph, whose hooks have run (`spliced`), and make it ready to run."""
 
 
 class HostSlots:
@@ -134,9 +132,9 @@ class HostEngine:
         """Arrays always are."""
         return False
 
-    def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> HostCompiled:
-        """Splice and simplify: numpy runs the operations one by one."""
-        return HostCompiled(self.host, simplify(splice(graph, hooks)).graph.ops, output)
+    def compile(self, graph: Graph, spliced: Graph, output: Buffer) -> HostCompiled:
+        """Simplify: numpy runs the operations one by one."""
+        return HostCompiled(self.host, simplify(spliced).graph.ops, output)
 
 
 def cut_parts(memories: Sequence[Any], values: Array) -> Iterator[Array]:

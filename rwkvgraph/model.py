@@ -222,9 +222,10 @@ class Model:
             if len(self._programs) >= KEPT_PROGRAMS:
                 oldest = next(key for key in self._programs if key)
                 del self._programs[oldest]
-            if hooks and self.engine.make_writable(splice(self._graph, hooks)):
+            spliced = splice(self._graph, hooks)
+            if self.engine.make_writable(spliced):
                 self._programs.clear()
-            self._programs[key] = self.engine.compile(self._graph, hooks, self._logits)
+            self._programs[key] = self.engine.compile(self._graph, spliced, self._logits)
         return self._programs[key]
 
     def prepare(self, tokens: int = 1, hooks: Hooks | None = None) -> None:
@@ -267,7 +268,8 @@ class Model:
         result = Buffer("probabilities", (O, self.info.num_vocab), DType.F32, Role.OUTPUT)
         with tape() as items:
             blit(softmax(source.tensor), result.tensor)
-        return self.engine.compile(Graph(tuple(items)), None, result), source
+        graph = Graph(tuple(items))
+        return self.engine.compile(graph, graph, result), source
 
     def _check(self, tokens: Any, state: Any) -> None:
         if not isinstance(state, State) or state.layers is not self._layers:

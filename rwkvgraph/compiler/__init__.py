@@ -22,14 +22,21 @@ from rwkvgraph_codegen import NAGA as NAGA
 from rwkvgraph_codegen import TINT as TINT
 
 
-def compile(graph: Graph, hooks: Hooks | None, target: Target, dump: Dump | None = None) -> Program:
+def compile(
+    graph: Graph,
+    hooks: Hooks | None,
+    target: Target,
+    dump: Dump | None = None,
+    spliced: Graph | None = None,
+) -> Program:
     """Turn a model's graph and its hooks into a program that serves every batch shape on one kind of device.
 
+    spliced: the graph with its hooks, where they have run already; they are called once a compilation.
     Raises what splicing raises (HookError, ShapeError), and CompileError for what the target cannot run.
     """
     dump = dump or dump_from_environment()
     graph = dump("00-build", graph)  # the tape, with hook sites
-    graph = dump("10-splice", splice(graph, hooks))  # hooks have run; sites are gone
+    graph = dump("10-splice", spliced or splice(graph, hooks))  # hooks have run; sites are gone
     graph = dump("20-simplify", simplify(graph)).graph  # rules applied, dead operations dropped
     fused = dump("30-fuse", fuse(graph, target.limits))
     slots = dump("40-plan", plan(fused.groups))

@@ -13,7 +13,6 @@ from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, TextureMemory, memory_
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.gpu.transfer import PIECE, flush
 from rwkvgraph.graph import Graph
-from rwkvgraph.hooks import Hooks
 from rwkvgraph.op import Array, Buffer
 from rwkvgraph.view import Sizes
 
@@ -80,6 +79,7 @@ class GpuEngine:
             buffer.is_texture = False
         return bool(moved)
 
-    def compile(self, graph: Graph, hooks: Hooks | None, output: Buffer) -> Runner:
-        """Splice, lower and make ready to run."""
-        return Runner(self.context, compile(graph, hooks, self.target), self._resident, output)
+    def compile(self, graph: Graph, spliced: Graph, output: Buffer) -> Runner:
+        """Lower and make ready to run."""
+        program = compile(graph, None, self.target, spliced=spliced)
+        return Runner(self.context, program, self._resident, output)
