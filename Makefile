@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # Two workers: compiling shaders for llvmpipe takes one thread each.
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 export DEBIAN_FRONTEND := noninteractive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

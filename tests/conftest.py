@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from rwkvgraph.gpu import Context
+
+# How long an example takes depends on the machine and what else it does: no test is about that.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 GOLDEN = Path(__file__).parent / "golden"
 
