@@ -148,8 +148,8 @@ def _check_places(graph: Graph, hooks: Hooks) -> None:
             continue
         kinds = {type(hook).__name__ for hook in sites}
         if isinstance(place.where, Hook | type):
-            near = difflib.get_close_matches(repr(Place(place.where)), kinds | set(map(repr, sites)), 3)
-            hint = f"nearest: {', '.join(near or sorted(kinds))}"
+            near = difflib.get_close_matches(repr(Place(place.where)), kinds | set(map(repr, sites)), 3, 0.0)
+            hint = f"nearest: {', '.join(near)}"
             if place.layers is not None and place.where in {type(hook) for hook in sites}:
                 last = max(hook.layer for hook in sites if isinstance(hook, LayerHook))
                 hint = f"its layers are 0 to {last}"
