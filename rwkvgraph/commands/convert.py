@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from rwkvgraph.commands.command import DONE, Command
-from rwkvgraph.load.convention import CHOICES
+from rwkvgraph.commands.options import add_names
 from rwkvgraph.load.conversion import convert, converted_bytes
 from rwkvgraph.load.mapped import ELEMENTS
 from rwkvgraph.load.reader import Reader, open_model
@@ -27,11 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="f16",
         help="element type of all tensors; default: %(default)s, which web-rwkv needs",
     )
-    parser.add_argument(
-        "--names",
-        choices=[choice for choice in CHOICES if choice],
-        help="whose names and shapes IN has, if unclear: raw for BlinkDL's, converted for web-rwkv's",
-    )
+    add_names(parser, "IN")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parser.add_argument("-q", "--quiet", action="store_true", help="nothing on stderr but errors")
 

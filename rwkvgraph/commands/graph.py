@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 from rwkvgraph.commands.command import DONE, Command
-from rwkvgraph.commands.options import device, model_path
+from rwkvgraph.commands.options import add_names, device, model_path
 from rwkvgraph.compiler import Target
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.hooks import Hooks
-from rwkvgraph.load.convention import CHOICES
 from rwkvgraph.load.reader import Reader, open_model
 from rwkvgraph.model import TOKEN_CHUNK_SIZE, Model
 from rwkvgraph.sight import formats
@@ -85,11 +84,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a model, .st or .pth; default: the small one that comes along",
     )
-    group.add_argument(
-        "--names",
-        choices=[choice for choice in CHOICES if choice],
-        help="whose names and shapes the model has, if unclear: raw for BlinkDL's, converted for web-rwkv's",
-    )
+    add_names(group, "the model")
     group.add_argument("--version", choices=VERSIONS, help="a model of this version, without any weights")
     group.add_argument("--layers", type=int, metavar="N", help="with --version; default: 2")
     group.add_argument("--width", type=int, metavar="C", help="with --version, channels; default: 768")

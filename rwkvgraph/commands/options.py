@@ -29,11 +29,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a model, .st or .pth; default: the small one that comes along",
     )
-    parser.add_argument(
-        "--names",
-        choices=[choice for choice in CHOICES if choice],
-        help="whose names and shapes the model has, if unclear: raw for BlinkDL's, converted for web-rwkv's",
-    )
+    add_names(parser, "the model")
     parser.add_argument(
         "--tokenizer",
         type=Path,
@@ -47,6 +43,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "default: the best",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="nothing on stderr but errors")
+
+
+def add_names(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add what says in which convention a file is that does not tell; what: as the help calls the file."""
+    parser.add_argument(
+        "--names",
+        choices=[choice for choice in CHOICES if choice],
+        help=f"whose names and shapes {what} has, if unclear: raw for BlinkDL's, converted for web-rwkv's",
+    )
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
