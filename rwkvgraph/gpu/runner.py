@@ -37,8 +37,9 @@ KEPT_SIZES = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """The dispatches of a run of some sizes, ready to record."""
+    """The dispatches of a run of some sizes, ready to record, and the passes of the program that they are."""
 
+    passes: tuple[int, ...]
     steps: list[Step]
     handles: Any
 
@@ -161,20 +162,21 @@ class Runner:
         if key not in kept:
             if len(kept) >= KEPT_SIZES:
                 del kept[next(iter(kept))]
-            count = len(self.program.passes)
-            steps = [step for at in range(count) for step in self._step(at, sizes, owner, state)]
-            kept[key] = Prepared(steps, self.context.driver.prepare(steps))
+            found = {at: self._step(at, sizes, owner, state) for at in range(len(self.program.passes))}
+            there = {at: step for at, step in found.items() if step is not None}
+            steps = list(there.values())
+            kept[key] = Prepared(tuple(there), steps, self.context.driver.prepare(steps))
         return kept[key]
 
-    def _step(self, index: int, sizes: Sizes, owner: Any, state: Memories) -> list[Step]:
+    def _step(self, index: int, sizes: Sizes, owner: Any, state: Memories) -> Step | None:
         item = self.program.passes[index]
         variant = item.variant(sizes)
         grid = variant.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
         if 0 in grid or not item.runs(sizes):
-            return []
+            return None
         kernel = self.kernel(item, variant)
         offset = self._table.offset(index, item.variants.index(variant))
-        return [Step(kernel.pipeline, self._group(index, kernel, variant, owner, state), offset, grid)]
+        return Step(kernel.pipeline, self._group(index, kernel, variant, owner, state), offset, grid)
 
     def kernel(self, item: Pass, variant: Variant) -> Kernel:
         """The compiled shader of a pass; the same for the same text."""

@@ -19,7 +19,6 @@ from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.sight.stages import Stages
 from rwkvgraph.sight.traffic import sizes_of
-from rwkvgraph.view import Sizes
 
 ROUNDS = 15
 WARM_UP = 3
@@ -55,7 +54,6 @@ def time_passes(model: Model, stages: Stages, hooks: Hooks | None, tokens: int) 
     model.run_with_hooks([[0] * tokens], state, hooks)  # fills the inputs, and compiles
     sizes, block = sizes_of(tokens), state.blocks[0]
     steps = program.steps(sizes, block, block.memory)
-    there = running(program, sizes)
     context = program.context
     with context.lock:
         if context.has_timestamps:
@@ -64,19 +62,8 @@ def time_passes(model: Model, stages: Stages, hooks: Hooks | None, tokens: int) 
         else:
             rows = [_by_clock(context, steps) for _ in range(WARM_UP + ROUNDS)]
             method = f"wall clock of {REPEATS} repeated dispatches, median of {ROUNDS}: no timestamps here"
-    found = {index: median(row[at] for row in rows[WARM_UP:]) for at, index in enumerate(there)}
+    found = {index: median(row[at] for row in rows[WARM_UP:]) for at, index in enumerate(steps.passes)}
     return Timing(found, method, str(context.info), tokens)
-
-
-def running(program: Runner, sizes: Sizes) -> list[int]:
-    """The passes that have something to do in a run: those that `steps` has, in order."""
-    limit = program.context.target.limits.max_workgroups_per_dimension
-    passes = enumerate(program.program.passes)
-    return [
-        index
-        for index, item in passes
-        if item.runs(sizes) and 0 not in item.variant(sizes).grid.at(sizes, limit)
-    ]
 
 
 def _check_same(program: Runner, stages: Stages) -> None:
