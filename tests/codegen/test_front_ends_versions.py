@@ -5,11 +5,9 @@ As test_front_ends.py does it for RWKV-7 and users' graphs.
 
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from rwkvgraph import Hooks, ops, v4, v5, v6
 from rwkvgraph.compiler import compile
@@ -19,17 +17,7 @@ from rwkvgraph.graph import Graph
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, Role
 from rwkvgraph.testing import buffers_of, holding
-from tests.codegen.test_front_ends import (
-    BAD,
-    BAD_SHADERS,
-    NAGA_CHECK,
-    TINT_CHECK,
-    Peak,
-    Shader,
-    Wave,
-    refusals,
-    targets,
-)
+from tests.codegen.test_front_ends import NEEDS_TINT, Peak, Shader, Wave, check_naga, check_tint, targets
 from tests.rwkvgraph.models.synthetic import synthetic
 
 VERSIONS = ("v4", "v5.0", "v5.2", "v6")
@@ -108,18 +96,13 @@ def shaders(dialect: str) -> tuple[Shader, ...]:
     return tuple(found.values())
 
 
-@pytest.mark.skipif(find_spec("wgpudawn") is None, reason="wgpudawn, which brings Tint, is not installed")
+@NEEDS_TINT
 def test_tint_accepts_every_shader_and_refuses_bad_ones(tmp_path: Path) -> None:
-    refused = refusals(TINT_CHECK, (*shaders("tint"), *BAD_SHADERS), tmp_path, WGPU_BACKEND_TYPE="Null")
-    assert {label for label, _ in BAD} <= set(refused)
-    assert {label: text[:2000] for label, text in refused.items() if label not in dict(BAD)} == {}
+    check_tint(shaders("tint"), tmp_path)
 
 
 def test_naga_accepts_every_shader_and_refuses_bad_ones(gpu: Context, tmp_path: Path) -> None:
-    known = [shader for shader in shaders("naga") if gpu.target.subgroups or "subgroup" not in shader[1]]
-    refused = refusals(NAGA_CHECK, (*known, *BAD_SHADERS), tmp_path)
-    assert {label for label, _ in BAD} <= set(refused)
-    assert {label: text[:2000] for label, text in refused.items() if label not in dict(BAD)} == {}
+    check_naga(shaders("naga"), gpu, tmp_path)
 
 
 def test_the_shaders_of_5_1_are_those_of_5_2() -> None:
