@@ -21,36 +21,8 @@ from rwkvgraph.compiler import compile
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.load.reader import Reader, open_model
-from rwkvgraph.op import Array
+from rwkvgraph.sight.shapes import ShapeReader, shapes_of
 from rwkvgraph.view import B, E, N, O, T
-from tests.rwkvgraph.models.synthetic import plan
-
-BLOCK = 1 << 20
-"""Random weights drawn; larger tensors repeat them, so that models of gigabytes are made in seconds."""
-
-
-class RandomReader:
-    """A model of random weights that are made as they are read."""
-
-    def __init__(self, version: str, layers: int, width: int, vocab: int) -> None:
-        self.path = f"synthetic {version} {layers}x{width}"
-        self._plan = plan(layers, width, vocab=vocab, version=version)
-        self._block = np.random.default_rng(0).standard_normal(BLOCK, np.float32)
-
-    def names(self) -> list[str]:
-        """Every tensor's name."""
-        return list(self._plan)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape."""
-        return self._plan[name].shape
-
-    def rows(self, name: str, start: int, stop: int) -> Array:
-        """Rows of a tensor, as float16."""
-        tensor = self._plan[name]
-        shape = (stop - start, *tensor.shape[1:])
-        values = (self._block * tensor.std + tensor.mean).astype(np.float16)
-        return np.resize(values, int(np.prod(shape))).reshape(shape)
 
 
 def measure(reader: Reader, context: rg.Context, prompt: int, count: int) -> None:
@@ -118,11 +90,11 @@ def encoding(runner: Runner, state: rg.State) -> float:
     return steady(lambda: [runner.encode(steps, 0, count).finish() for _ in range(20)]) / 20 / count
 
 
-def random_reader(text: str, vocab: int) -> RandomReader:
+def random_reader(text: str, vocab: int) -> ShapeReader:
     """The model that `v6:12x768`, or `12x768` for V7, asks for."""
     version, _, size = text.rpartition(":")
     layers, width = map(int, size.split("x"))
-    return RandomReader(version or "v7", layers, width, vocab)
+    return ShapeReader(shapes_of(version or "v7", layers, width, vocab), f"synthetic {text}")
 
 
 def main() -> None:
