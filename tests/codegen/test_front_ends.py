@@ -194,7 +194,7 @@ def check_tint(found: tuple[Shader, ...], folder: Path) -> None:
 
 
 def check_naga(found: tuple[Shader, ...], gpu: Context, folder: Path) -> None:
-    """Fail unless naga accepts these shaders, as far as the device has subgroups, and refuses the bad ones."""
+    """Fail unless naga accepts these shaders, of subgroups where there are such, and refuses the bad ones."""
     known = [shader for shader in found if gpu.target.subgroups or "subgroup" not in shader[1]]
     check_refusals(refusals(NAGA_CHECK, (*known, *BAD_SHADERS), folder))
 
