@@ -6,6 +6,7 @@ from rwkvgraph import v6 as v6
 from rwkvgraph import v7 as v7
 from rwkvgraph.capture import Cache as Cache
 from rwkvgraph.compiler import compile as compile
+from rwkvgraph.errors import CheckError as CheckError
 from rwkvgraph.errors import CompileError as CompileError
 from rwkvgraph.errors import DeviceError as DeviceError
 from rwkvgraph.errors import HookError as HookError

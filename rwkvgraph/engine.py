@@ -14,7 +14,7 @@ from rwkvgraph.compiler import simplify
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.graph import Graph
 from rwkvgraph.interpret import Host, HostMemory, interpret, see
-from rwkvgraph.op import Array, Buffer, Role, TensorOp
+from rwkvgraph.op import Array, Buffer, Role
 from rwkvgraph.view import Sizes, View, resolve, row_width, split_rows
 
 SlotMemory = Any
@@ -93,6 +93,9 @@ class HostEngine:
         self.target = Target.browser()
         self.host = Host()
 
+    def __repr__(self) -> str:
+        return "HostEngine(numpy)"
+
     def load(self, buffer: Buffer, pieces: Iterator[tuple[int, Array]]) -> None:
         """Fill a weight buffer from (first element, elements) pieces."""
         memory = self.host.place(buffer, {})
@@ -134,7 +137,7 @@ class HostEngine:
 
     def compile(self, graph: Graph, spliced: Graph, output: Buffer) -> HostCompiled:
         """Simplify: numpy runs the operations one by one."""
-        return HostCompiled(self.host, simplify(spliced).graph.ops, output)
+        return HostCompiled(self.host, simplify(spliced).graph, output)
 
 
 def cut_parts(memories: Sequence[Any], values: Array) -> Iterator[Array]:
@@ -150,14 +153,20 @@ class HostCompiled:
 
     most_tokens = most_outputs = 1 << 30
 
-    def __init__(self, host: Host, ops: tuple[TensorOp, ...], output: Buffer) -> None:
+    def __init__(self, host: Host, graph: Graph, output: Buffer) -> None:
+        self.graph = graph
         self._host = host
-        self._ops = ops
         self._output = output
-        sources = {tensor.source for op in ops for tensor in op.operands().values()}
+        sources = {tensor.source for op in graph.ops for tensor in op.operands().values()}
         buffers = [item for item in sources if isinstance(item, Buffer)]
         self._inputs = [item for item in buffers if item.role is Role.INPUT]
         self._outputs = [item for item in buffers if item.role is Role.OUTPUT]
+
+    def __str__(self) -> str:
+        return f"{self.graph}\non numpy"
+
+    def __repr__(self) -> str:
+        return f"<{self.graph!r} on numpy>"
 
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Any) -> Array | None:
         """Run once; gives the output's rows, or None where there are none."""
@@ -170,7 +179,7 @@ class HostCompiled:
                 self._host.place_flat(buffer, memory.memory.flat)
             for buffer in self._outputs:
                 self._host.place(buffer, sizes)
-            interpret(self._ops, self._host, sizes)
+            interpret(self.graph.ops, self._host, sizes)
             if not resolve(self._output.shape[0], sizes):
                 return None
             return see(self._host.flat(self._output), View.whole(self._output.shape), sizes).copy()

@@ -25,5 +25,9 @@ class CompileError(RwkvGraphError):
     """The compiler broke a rule of its own; the developers of this package can fix it."""
 
 
+class CheckError(RwkvGraphError, AssertionError):
+    """A check found a value that should be another; the author of the op, or of the stage, can fix it."""
+
+
 class TokenizerError(RwkvGraphError, ValueError):
     """Text or ids that the vocabulary lacks; whoever chose the text or the vocabulary can fix it."""

@@ -66,6 +66,21 @@ class Graph:
             found[op] = frozenset(dims)
         return found
 
+    def signature(self) -> tuple[Any, ...]:
+        """What tells this graph from others: equal where the same operations stand on the same memory.
+
+        Two compilations of graphs with equal signatures give programs that do the same.
+        """
+        at: dict[object, object] = {op: index for index, op in enumerate(self.ops)}
+        return tuple(
+            (
+                op.settings(),
+                op.layer,
+                *((at.get(tensor.source, tensor.source), tensor.view) for tensor in op.operands().values()),
+            )
+            for op in self.ops
+        )
+
     def edges(self) -> nx.MultiDiGraph[int]:
         """The graph for networkx: a node an operation, by position, an edge a dependency with its `why`."""
         import networkx as nx  # 0.3 s to import, and only pictures and tests ask for it

@@ -148,6 +148,9 @@ class Site:
     state: Any = None
     weights: Any = None
 
+    def __repr__(self) -> str:
+        return f"Site({self.hook!r}: {', '.join(self.slots)})"
+
 
 def site(hook: Hook, frame: Frame) -> None:
     """Mark this place on the tape. It has no edges: where nothing hooks it, it leaves nothing behind."""

@@ -26,14 +26,14 @@ from rwkvgraph.models.arena import Arena, Upload
 from rwkvgraph.models.common import Inputs, ModelInfo
 from rwkvgraph.op import Array, Buffer, DType, Role, tape
 from rwkvgraph.ops import blit, softmax
-from rwkvgraph.splice import splice
+from rwkvgraph.programs import Programs
 from rwkvgraph.state import State
 from rwkvgraph.tokens import Option, Tokens, check_lists, check_rest, flatten, full_slots, is_integer
 from rwkvgraph.view import B, E, N, O, T
 
 TOKEN_CHUNK_SIZE = 128
-KEPT_PROGRAMS = 8
-"""Programs kept for sets of hooks used before."""
+KEPT_CAPTURES = 8
+"""Sets of captured names whose buffers are kept."""
 PIECE_BYTES = 16 << 20
 """Most bytes of a weight tensor that are in host memory at once while it is loaded."""
 
@@ -64,7 +64,7 @@ class Model:
         self._layers = version.make_state(self.info)
         self._graph: Graph
         self._graph, self._logits = version.build(self.info, weights, self._layers, self._inputs)
-        self._programs: dict[Any, Compiled] = {}
+        self._programs = Programs(self._graph, self._logits, engine)
         self._captures: dict[Any, Capture] = {}
         self._softmax: tuple[Compiled, Buffer] | None = None
 
@@ -150,7 +150,7 @@ class Model:
         """
         key = capture_key(names)
         if key not in self._captures:
-            if len(self._captures) >= KEPT_PROGRAMS:
+            if len(self._captures) >= KEPT_CAPTURES:
                 del self._captures[next(iter(self._captures))]
             self._captures[key] = Capture(self._graph, names)
         capture = self._captures[key]
@@ -216,17 +216,8 @@ class Model:
         return program.run(inputs, batch.sizes(block.num_batch), block, block.memory)
 
     def program(self, hooks: Hooks | None = None) -> Compiled:
-        """The compiled program for a set of hooks; compiled when first asked for."""
-        key = hooks.key() if hooks else ()
-        if key not in self._programs:
-            if len(self._programs) >= KEPT_PROGRAMS:
-                oldest = next(key for key in self._programs if key)
-                del self._programs[oldest]
-            spliced = splice(self._graph, hooks)
-            if self.engine.make_writable(spliced):
-                self._programs.clear()
-            self._programs[key] = self.engine.compile(self._graph, spliced, self._logits)
-        return self._programs[key]
+        """The program for a set of hooks; compiled when first asked for. `print` shows its passes."""
+        return self._programs.get(hooks)
 
     def prepare(self, tokens: int = 1, hooks: Hooks | None = None) -> None:
         """Compile now what runs of so many tokens need; otherwise the first of them does.

@@ -106,6 +106,11 @@ class TensorOp:
         """The numbers that are not operands, by field name."""
         return {name: float(value) for name, value in self._values() if isinstance(value, NUMBERS)}
 
+    def settings(self) -> tuple[Any, ...]:
+        """All but the operands, hashable: the class, the numbers, the formats of matrices."""
+        formats = [value.format.name for _, value in self._values() if hasattr(value, "format")]
+        return (type(self), *self.parameters().items(), *formats)
+
     def infer(self) -> Shape:
         """The result's shape; the default is numpy broadcasting of the float operands. Raises ShapeError."""
         floats = [value.shape for value in self.operands().values() if value.dtype is not DType.U32]

@@ -219,4 +219,8 @@ class State:
 
     def __repr__(self) -> str:
         megabytes = self.num_batch * prod(self.shape) * 4 / 1e6
-        return f"State({self.num_batch} slots of {list(self.shape)} f32, {megabytes:.1f} MB)"
+        used = int(self._used.sum())
+        return (
+            f"State({self.num_batch} slots of {list(self.shape)} f32, {used} in use, {megabytes:.1f} MB, "
+            f"of RWKV-{self.info.version[1:]})"
+        )

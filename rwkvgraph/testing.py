@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from rwkvgraph.agreement import GPU_TOLERANCE as GPU_TOLERANCE
+from rwkvgraph.agreement import compare as compare
 from rwkvgraph.compiler import Target, compile
-from rwkvgraph.errors import RwkvGraphError
+from rwkvgraph.errors import CheckError as CheckError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.memory import DeviceMemory, memory_for
 from rwkvgraph.gpu.runner import Runner
@@ -26,18 +28,7 @@ from rwkvgraph.ops import blit, tanh
 from rwkvgraph.quant import Fp16, Matrix
 from rwkvgraph.view import Dim, Sizes
 
-GPU_TOLERANCE = 2e-5
-"""Largest difference between a device and numpy, in units of the array's largest magnitude, or of 1 if that
-is less.
-
-Both compute in float32, with 6e-8 a rounding; a device adds in another order, and its exp and tanh may be off
-by some units in the last place (WGSL specification, "Accuracy of Built-in Functions")."""
-
 Contents = Mapping[Buffer, Array]
-
-
-class CheckError(RwkvGraphError, AssertionError):
-    """An operation does not do on a device what it does on numpy; its author can fix it."""
 
 
 def holding(values: Any, name: str = "x") -> Tensor:
@@ -90,25 +81,6 @@ def check_graph(
     got = run_on_device(graph, context, contents, sizes, target)
     for buffer, values in want.items():
         compare(got[buffer], values, f"{buffer!r} after\n{graph.text(full=True)}", tolerance)
-
-
-def compare(got: Array, want: Array, what: str, tolerance: float = GPU_TOLERANCE) -> None:
-    """Raise CheckError, naming the worst element, unless two arrays agree. NaN agrees with NaN."""
-    if got.shape != want.shape:
-        raise CheckError(f"{what}\nhas shape {got.shape} on the device and {want.shape} on numpy")
-    got, want = got.astype(np.float64), want.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        error = np.where((got == want) | (np.isnan(got) & np.isnan(want)), 0.0, np.abs(got - want))
-    error = np.where(np.isnan(error), np.inf, error)
-    finite = np.abs(want[np.isfinite(want)])
-    most = tolerance * max(1.0, float(finite.max(initial=0.0)))
-    if error.size and float(error.max()) > most:
-        worst = np.unravel_index(int(error.argmax()), error.shape)
-        apart = f"{(error > most).sum()} of {error.size} elements are further apart than {most:.2g}"
-        raise CheckError(
-            f"{what}\nelement {tuple(map(int, worst))} is {got[worst]:.9g} on the device and "
-            f"{want[worst]:.9g} on numpy; {apart}"
-        )
 
 
 def run_on_numpy(

@@ -16,6 +16,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from rwkvgraph.gpu import Context
 
+os.environ.setdefault("RWKVGRAPH_CHECK", "1")  # every stage of every compilation is held to its rules
+
 # How long an example takes depends on the machine and what else it does: no test is about that.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

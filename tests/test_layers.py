@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "show": "errors view tensor op",
     "graph": "errors view tensor op show",
     "interpret": "errors view tensor op show graph",
+    "agreement": "errors op",
     "quant": "errors view tensor op codegen",
     "ops": "errors view tensor op quant codegen",
     "hook": "errors view tensor op show graph ops",
@@ -50,20 +51,22 @@ MAY_IMPORT = {
     "v7": "models",
     "compiler": "errors view tensor op show graph hook hooks splice quant ops codegen dump",
     "engine": "errors view tensor op graph hook hooks splice interpret compiler",
-    "gpu": "errors view tensor op show graph hook hooks interpret quant codegen compiler dump engine",
+    "gpu": "errors view tensor op show graph hook hooks interpret agreement quant codegen compiler dump "
+    "engine",
     # on top
     "capture": "errors view op graph hook hooks ops batch",
     "fingerprint": "errors op load models",
     "state_forms": "errors op models",
     "state_file": "errors op load models state_forms writing",
     "state": "errors view tensor op models engine tokens state_forms state_file",
-    "model": "errors view tensor op graph hook hooks splice quant ops load models compiler engine gpu batch "
-    "capture tokens fingerprint state",
+    "programs": "op graph hooks splice engine",
+    "model": "errors view tensor op graph hook hooks quant ops load models compiler engine gpu batch capture "
+    "tokens fingerprint state programs",
     "runtime": "errors batch state model",
     "generate": "errors tokenizer sampler assets hook hooks state model runtime",
     "sight": "errors view tensor op show graph hook hooks splice quant ops load models compiler gpu model "
     "codegen",
-    "testing": "errors view tensor op graph interpret quant ops codegen compiler gpu",
+    "testing": "errors view tensor op graph interpret agreement quant ops codegen compiler gpu",
     "terminal": "",
     "commands": "*",
     "cli": "*",

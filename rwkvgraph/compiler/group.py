@@ -23,6 +23,9 @@ class Group:
         """The layer its pass is counted in: that of its last operation."""
         return self.ops[-1].layer
 
+    def __repr__(self) -> str:
+        return f"Group({self.kind}: {self.label})"
+
     @property
     def label(self) -> str:
         """`layer_norm+lerp×6`: the operations, equal neighbours counted."""
@@ -54,6 +57,9 @@ class Fused:
     def ops(self) -> tuple[TensorOp, ...]:
         """Every operation in the fused order: it can be interpreted like the graph's own."""
         return tuple(op for group in self.groups for op in group.ops)
+
+    def __repr__(self) -> str:
+        return f"Fused({len(self.groups)} groups, {len(self.refusals)} refusals)"
 
     def passes_of(self, layer: int | None) -> tuple[Group, ...]:
         """The groups whose last operation belongs to a layer (None: to no layer)."""

@@ -155,6 +155,4 @@ def _parts(writer: Writer, subgroups: bool = False) -> Parts:
 
 def _pass(group: Group, writer: Writer, source: Source, grid: Grid, domain: Domain) -> Pass:
     variant = Variant(source, (size_row(domain), *writer.table), grid)
-    return Pass(
-        group.label, group.layer, (variant,), tuple(writer.buffers), Amount.of(domain.rows), group.needs
-    )
+    return Pass(group, (variant,), tuple(writer.buffers), Amount.of(domain.rows))

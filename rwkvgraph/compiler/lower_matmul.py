@@ -105,7 +105,7 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
         grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
         variants.append(Variant(source, (size, *writer.table), grid, shape.max_tokens))
-    return Pass(group.label, group.layer, tuple(variants), tuple(writer.buffers), rows, group.needs)
+    return Pass(group, tuple(variants), tuple(writer.buffers), rows)
 
 
 def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:

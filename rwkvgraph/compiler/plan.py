@@ -66,6 +66,9 @@ class Plan:
             for slot in self.slots
         )
 
+    def __repr__(self) -> str:
+        return f"Plan({len(self.slots)} slots for {len(self.places)} results)"
+
 
 def plan(groups: Sequence[Group]) -> Plan:
     """Give every result that leaves its group a place; slots are used again when their last reader has run.

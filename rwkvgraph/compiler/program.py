@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rwkvgraph.compiler.group import Group
 from rwkvgraph.compiler.plan import Plan, Slot
 from rwkvgraph.op import Buffer
 from rwkvgraph.show import Line, fold_layers
@@ -71,17 +72,40 @@ class Variant:
     grid: Grid
     max_rows: int | None = None
 
+    def __str__(self) -> str:
+        return self.source.text
+
+    def __repr__(self) -> str:
+        rows = "any number of rows" if self.max_rows is None else f"up to {self.max_rows} rows"
+        return f"Variant({self.source.text.count(chr(10)) + 1} lines of WGSL, for {rows})"
+
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One dispatch. `buffers` are bound in order after the uniform; `rows` decides which variant runs."""
+    """One dispatch. `buffers` are bound in order after the uniform; `rows` decides which variant runs.
 
-    label: str
-    layer: int | None
+    group: the operations that it runs, or a part of: a matrix in many parts takes several passes.
+    """
+
+    group: Group
     variants: tuple[Variant, ...]
     buffers: tuple[Buffer | Slot, ...]
     rows: Amount
-    needs: frozenset[Dim] = frozenset()
+
+    @property
+    def label(self) -> str:
+        """Its operations, as dumps name it."""
+        return self.group.label
+
+    @property
+    def layer(self) -> int | None:
+        """The layer it is counted in."""
+        return self.group.layer
+
+    @property
+    def needs(self) -> frozenset[Dim]:
+        """The symbolic axes without which it does not run: it reads their last row."""
+        return self.group.needs
 
     def runs(self, sizes: Sizes) -> bool:
         """Whether there is anything to do in a run: rows, and the last rows that it reads."""
@@ -91,6 +115,14 @@ class Pass:
         """The kernel for a run: the first whose `max_rows` allows it."""
         rows = self.rows.at(sizes)
         return next(item for item in self.variants if item.max_rows is None or rows <= item.max_rows)
+
+    def __str__(self) -> str:
+        binds = ", ".join(buffer.name for buffer in self.buffers)
+        return f"{self.label}   binds {binds}"
+
+    def __repr__(self) -> str:
+        where = "" if self.layer is None else f", layer {self.layer}"
+        return f"Pass({self.label}{where}; {len(self.buffers)} buffers, {len(self.variants)} shaders)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +146,7 @@ class Program:
         return tuple(step for step in self.passes if step.layer == layer)
 
     def __str__(self) -> str:
-        lines = [
-            Line(f"{step.label}   binds {', '.join(buffer.name for buffer in step.buffers)}", step.layer)
-            for step in self.passes
-        ]
+        lines = [Line(str(step), step.layer) for step in self.passes]
         return f"{fold_layers(lines)}\n\n{self.plan}\n\n{self!r}"
 
     def __repr__(self) -> str:

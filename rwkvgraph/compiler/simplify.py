@@ -47,6 +47,9 @@ class Simplified:
     graph: Graph
     fired: tuple[tuple[str, int], ...]
 
+    def __repr__(self) -> str:
+        return f"Simplified({self.graph!r})"
+
     def __str__(self) -> str:
         footer = ", ".join(f"{name} ×{count}" for name, count in self.fired) or "no rule fired"
         return f"{self.graph}\n\n{footer}"

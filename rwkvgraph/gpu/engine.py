@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from wgpu.classes import GPUBuffer
 
-from rwkvgraph.compiler import compile
+from rwkvgraph.compiler import compile, level_from_environment
 from rwkvgraph.gpu import slots
+from rwkvgraph.gpu.checked import CheckedRunner
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, TextureMemory, memory_for
 from rwkvgraph.gpu.runner import Runner
@@ -29,6 +30,9 @@ class GpuEngine:
         self._scratch: GPUBuffer | None = None
         limits = context.target.limits
         self.most_bytes = min(limits.max_storage_binding, limits.max_buffer)
+
+    def __repr__(self) -> str:
+        return f"GpuEngine({len(self._resident)} buffers of weights on {self.context!r})"
 
     def load(self, buffer: Buffer, pieces: Iterator[tuple[int, Array]]) -> None:
         """Fill a weight buffer from (first element, elements) pieces, one at a time in host memory."""
@@ -82,4 +86,5 @@ class GpuEngine:
     def compile(self, graph: Graph, spliced: Graph, output: Buffer) -> Runner:
         """Lower and make ready to run."""
         program = compile(graph, None, self.target, spliced=spliced)
-        return Runner(self.context, program, self._resident, output)
+        kind = CheckedRunner if level_from_environment() > 1 else Runner
+        return kind(self.context, program, self._resident, output)

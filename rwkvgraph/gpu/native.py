@@ -91,6 +91,9 @@ class Driver(Protocol):
     def read(self, staging: GPUBuffer, nbytes: int, ticket: int) -> Bytes:
         """The first `nbytes` (a multiple of 4) of a mappable buffer, copied out after that submission."""
 
+    def nanoseconds_of_a_tick(self) -> float:
+        """How long a tick of the device's timestamps is."""
+
 
 class Plain:
     """The public API of wgpu-py: waits for all submitted work, whatever the ticket."""
@@ -129,6 +132,9 @@ class Plain:
             return np.frombuffer(staging.read_mapped(0, nbytes), np.uint8)
         finally:
             staging.unmap()
+
+    def nanoseconds_of_a_tick(self) -> float:
+        return 1.0  # what the specification says of timestamps
 
 
 class Direct:
@@ -246,6 +252,11 @@ class Direct:
             )
         start = self.lib.wgpuBufferGetConstMappedRange(buffer, 0, nbytes)
         return np.frombuffer(self.ffi.buffer(start, nbytes), np.uint8).copy()
+
+    def nanoseconds_of_a_tick(self) -> float:
+        # wgpu-native 29 hands out the driver's ticks as they are; the specification wants nanoseconds.
+        period = getattr(self.lib, "wgpuQueueGetTimestampPeriod", None)
+        return float(period(self.queue)) if period is not None else 1.0
 
 
 def driver(device: GPUDevice) -> Driver:

@@ -71,6 +71,12 @@ class Runner:
         self._readback: Readback | None = None
         self._ticket: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.program}\non {self.context}"
+
+    def __repr__(self) -> str:
+        return f"<{self.program!r} on {self.context!r}>"
+
     def _runs_own(self) -> Iterator[Buffer]:
         """The inputs and outputs of a run."""
         for step in self.program.passes:

@@ -10,8 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from rwkvgraph.compiler import Fused, Group, Pass, Plan, Program, Target, fuse, lower, plan, simplify
-from rwkvgraph.compiler.simplify import Simplified
+from rwkvgraph.compiler import (
+    Fused,
+    Group,
+    Pass,
+    Plan,
+    Program,
+    Simplified,
+    Target,
+    compile_stages,
+)
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hook, Site
@@ -21,7 +29,6 @@ from rwkvgraph.models import detect
 from rwkvgraph.models.arena import Arena
 from rwkvgraph.models.common import Inputs, ModelInfo
 from rwkvgraph.op import Buffer, Tensor, TensorOp
-from rwkvgraph.splice import splice
 
 STAGES = ("build", "splice", "simplify", "fuse", "plan", "program")
 
@@ -75,11 +82,7 @@ class Stages:
     fused: Fused
     plan: Plan
     lowered: tuple[Lowered, ...]
-
-    @cached_property
-    def program(self) -> Program:
-        """The last stage."""
-        return Program(tuple(step.item for step in self.lowered), self.plan)
+    program: Program
 
     def value(self, stage: str) -> Graph | Simplified | Fused | Plan | Program:
         """A stage's value; `str` of it is its text. Raises ValueError for a name that is none."""
@@ -118,15 +121,14 @@ def look(subject: Subject, hooks: Hooks | None, target: Target) -> Stages:
     for index, op in enumerate(build.ops):
         object.__setattr__(op, "where", Place.of(op.where, index))
     hooks = hooks or Hooks()
-    spliced = splice(build, hooks)
-    simplified = simplify(spliced)
-    fused = fuse(simplified.graph, target.limits)
-    slots = plan(fused.groups)
-    lowered: list[Lowered] = []
-    for number, group in enumerate(fused.groups):
-        for item in lower(group, slots, target):
-            lowered.append(Lowered(item, group, len(lowered), number))
-    return Stages(subject, hooks, target, build, spliced, simplified, fused, slots, tuple(lowered))
+    made = compile_stages(build, hooks, target)
+    number = {group: at for at, group in enumerate(made.fuse.groups)}
+    lowered = tuple(
+        Lowered(item, item.group, index, number[item.group]) for index, item in enumerate(made.program.passes)
+    )
+    return Stages(
+        subject, hooks, target, build, made.splice, made.simplify, made.fuse, made.plan, lowered, made.program
+    )
 
 
 def subject_of(reader: Reader, target: Target) -> Subject:

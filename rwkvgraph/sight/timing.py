@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any, cast
 
 import numpy as np
 
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.context import Context
-from rwkvgraph.gpu.native import backend
 from rwkvgraph.gpu.runner import Prepared, Runner
 from rwkvgraph.gpu.transfer import download
 from rwkvgraph.hooks import Hooks
@@ -82,7 +80,7 @@ def _by_timestamps(context: Context, steps: Prepared) -> list[float]:
 
 
 def _ticks(context: Context, steps: Prepared, indices: Sequence[int]) -> list[float]:
-    count, tick = 2 * len(indices), nanoseconds_of_a_tick(context)
+    count, tick = 2 * len(indices), context.driver.nanoseconds_of_a_tick()
     queries = context.device.create_query_set(type="timestamp", count=count)
     answers = context.buffer(count * TICK_BYTES, "timestamps", "queries")
     encoder = context.device.create_command_encoder()
@@ -99,13 +97,6 @@ def _ticks(context: Context, steps: Prepared, indices: Sequence[int]) -> list[fl
     context.submit([encoder.finish()])
     ticks = download(context, answers, 0, count * TICK_BYTES).view(np.uint64).astype(np.int64).reshape(-1, 2)
     return [max(0, int(end - begin)) * tick / 1e3 for begin, end in ticks]
-
-
-def nanoseconds_of_a_tick(context: Context) -> float:
-    """How long a tick of the device's clock is: wgpu-native hands out the driver's ticks."""
-    api, queue = backend(), cast(Any, context.queue)
-    period = getattr(api.lib, "wgpuQueueGetTimestampPeriod", None) if api is not None else None
-    return float(period(queue._internal)) if period is not None else 1.0
 
 
 def _by_clock(context: Context, steps: Prepared) -> list[float]:
