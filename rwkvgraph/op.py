@@ -7,6 +7,7 @@ of a matrix.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -272,16 +273,23 @@ def replace_operands(op: TensorOp, change: Callable[[Tensor], Tensor]) -> Tensor
     return new
 
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = Path(__file__).parent
+_INSIDE = f"{_PACKAGE}{os.sep}"
+_MODELS = f"{_PACKAGE / 'models'}{os.sep}"
 
 
 def caller() -> str:
-    """`file:line` of the nearest stack frame outside this package: the user's code, or the test's."""
+    """`file:line` of the nearest stack frame that builds a graph: the user's code, the test's, a model's.
+
+    A model's is `rwkvgraph/models/v7.py:97`, of others only the file's name is given.
+    """
     frame = sys._getframe(1)
     inside = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
     while frame.f_back is not None:
         path = frame.f_code.co_filename
-        if not path.startswith(_PACKAGE) and not path.startswith("<"):
+        if path.startswith(_MODELS):
+            return f"{Path(path).relative_to(_PACKAGE.parent).as_posix()}:{frame.f_lineno}"
+        if not path.startswith(_INSIDE) and not path.startswith("<"):
             return f"{Path(path).name}:{frame.f_lineno}"
         frame = frame.f_back
     return inside

@@ -89,6 +89,7 @@ class Writer:
             "in": [self._operand(op, name, tensor) for name, tensor in op.operands().items()],
             "par": [[name, f"{value:g}"] for name, value in op.parameters().items()],
             "at": str(op.where) if id(op) in self.stages.spliced else "",
+            "built": str(op.where),
             "lives": self._lives(op),
         }
         return row

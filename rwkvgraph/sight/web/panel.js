@@ -66,7 +66,7 @@ function opPanel({ section, card, row }) {
       ["result", `${row.dtype}${row.shape}, ${bytes(row.bytes)}`],
       ["slots", row.name],
       ["kept in", livesIn(card, row)],
-      ["added at", row.at],
+      [row.at ? "added at" : "built at", row.built],
       ["defined in", row.kind.where],
     ]),
     part("Operands", table(["name", "what", "shape", "bytes"], row.in.map((operand) => [operand.field, operandCell(operand, section), `${operand.dtype}${operand.shape}`, bytes(operand.bytes)])),
