@@ -17,10 +17,11 @@ from rwkvgraph.commands.convert import CONVERT
 from rwkvgraph.commands.devices import DEVICES
 from rwkvgraph.commands.generate import GENERATE
 from rwkvgraph.commands.graph import GRAPH
+from rwkvgraph.commands.inspect import INSPECT
 from rwkvgraph.errors import RwkvGraphError
 from rwkvgraph.terminal import show_error, use_utf8
 
-COMMANDS = (GENERATE, GRAPH, CONVERT, DEVICES)
+COMMANDS = (GENERATE, INSPECT, GRAPH, CONVERT, DEVICES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

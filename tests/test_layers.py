@@ -66,6 +66,12 @@ MAY_IMPORT = {
     "generate": "errors tokenizer sampler assets hook hooks state model runtime",
     "sight": "errors view tensor op show graph hook hooks splice quant ops load models compiler gpu model "
     "codegen",
+    "sight.values": "op",
+    "sight.drift": "op sight.values",
+    "sight.reading": "errors op graph hook load models capture model sight.values sight.drift",
+    "sight.tables": "sight.values sight.drift sight.reading",
+    "sight.reports": "errors tokenizer sight.values sight.drift sight.reading sight.tables",
+    "sight.values_file": "op writing sight.reading",
     "testing": "errors view tensor op graph interpret agreement quant ops codegen compiler gpu",
     "terminal": "",
     "commands": "*",
@@ -86,7 +92,7 @@ BREAKS_A_CYCLE = {
 MAY_USE = {
     "numpy": "*",
     "networkx": "graph hook compiler sight testing",
-    "safetensors": "load state_file testing",
+    "safetensors": "load state_file sight.values_file testing",
     "wgpu": "gpu",
     "rich": "terminal",
 }

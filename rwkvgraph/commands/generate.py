@@ -8,7 +8,15 @@ import sys
 from time import perf_counter
 
 from rwkvgraph.commands.command import DONE, INTERRUPTED, Command
-from rwkvgraph.commands.options import add_model, add_sampling, load, model_path, read_sampler, unescaped
+from rwkvgraph.commands.options import (
+    add_model,
+    add_sampling,
+    load,
+    model_path,
+    read_prompt,
+    read_sampler,
+    unescaped,
+)
 from rwkvgraph.generate import Generation, generate
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.runner import Runner
@@ -42,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the prompt and what follows it; Ctrl-C ends the text early, with the figures so far."""
-    prompt = sys.stdin.read().removesuffix("\n") if options.prompt == "-" else unescaped(options.prompt)
+    prompt = read_prompt(options.prompt)
     if options.seed is None:
         options.seed = secrets.randbelow(1 << 32)  # so that it can be told
     sampling = read_sampler(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from rwkvgraph import assets
@@ -95,6 +96,11 @@ def load(options: argparse.Namespace) -> tuple[Model, Tokenizer]:
 def read_sampler(options: argparse.Namespace) -> Sampler:
     """The sampler of `add_sampling`."""
     return Sampler(options.temp, options.top_p, options.top_k, options.seed)
+
+
+def read_prompt(text: str) -> str:
+    """The prompt that -p means: a text with escapes, or - for stdin, less one line end at its end."""
+    return sys.stdin.read().removesuffix("\n") if text == "-" else unescaped(text)
 
 
 def unescaped(text: str) -> str:
