@@ -12,8 +12,8 @@ from rwkvgraph.errors import CheckError
 from rwkvgraph.gpu.checked import CheckedRunner
 from rwkvgraph.model import Model
 from rwkvgraph.op import Array
+from tests.rwkvgraph.models.small import RANKS
 from tests.rwkvgraph.models.synthetic import Half, synthetic, synthetic_v7
-from tests.rwkvgraph.models.test_sites import RANKS
 
 VERSIONS = ("v4", "v5.0", "v5.2", "v6", "v7")
 PROMPTS: tuple[list[int], ...] = ([3, 1, 4, 1, 5, 9, 2, 6], [], [7])
