@@ -67,10 +67,17 @@ class Head:
         """The variables with a thread's lanes."""
         return [f"i2_{q}" for q in range(self.columns // 8)] if self.is_subgroup else ["i2"]
 
+    def memory(self, sums: int) -> int:
+        """Bytes of workgroup memory: two tokens' numbers of each row, and for each thread `sums` and two lanes."""
+        if self.is_subgroup:
+            return 0
+        exchanged = 0 if self.swaps else 2 * self.lanes * self.threads
+        return 4 * (10 * self.size + sums * self.threads + exchanged)
+
     @property
-    def memory(self) -> int:
-        """Bytes of workgroup memory: five numbers a row, and a lane a thread."""
-        return 0 if self.is_subgroup else 4 * (5 * self.size + self.lanes * self.threads)
+    def swaps(self) -> bool:
+        """Whether the threads of a column sum within their subgroup, without workgroup memory."""
+        return self.subgroups and self.shares in (2, 4)
 
     @property
     def each(self) -> int:
@@ -78,14 +85,17 @@ class Head:
         return self.size // self.shares
 
 
-def head_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> dict[str, object]:
+def head_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes, sums: int) -> dict[str, object]:
     """The holes of the head's template: the lines that load, use and store a thread's share of the state.
+
+    sums: reductions over the head that a token takes.
 
     The state is in variables s0, s1, … of `buffer`. Unrolled, so that it stays in registers: naga bounds
     loops in a way that keeps drivers from unrolling them.
     """
-    make = _subgroup_text if head.is_subgroup else _workgroup_text
-    return make(buffer, head, rule, inputs)
+    if head.is_subgroup:
+        return _subgroup_text(buffer, head, rule, inputs)
+    return {**_workgroup_text(buffer, head, rule, inputs), "sums": max(1, sums)}
 
 
 def scan_text(buffer: str, lanes: int, rule: ScanRule, inputs: Lanes) -> dict[str, object]:
@@ -109,16 +119,16 @@ def _workgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> d
         place = f"{buffer}[(column + {j}u * place.z) / {head.lanes}u]"
         lines["load"].append(f"var s{j} = {place};")
         if rule.look:
-            lines["look"].append(f"seen = fma(s{j}, V(looks[first + {j}u]), seen);")
-        lines["update"].append(f"let t{j} = numbers[first + {j}u];")
+            lines["look"].append(f"seen = fma(s{j}, V(looks[side + first + {j}u]), seen);")
+        lines["update"].append(f"let t{j} = numbers[side + first + {j}u];")
         lines["update"] += _step(rule, {**names, "s": f"s{j}", "t": f"t{j}"})
         lines["store"].append(f"{place} = s{j};")
     if rule.look:
-        lines["look"].append("seen = sum_shares(thread, seen);")
+        lines["look"].append("seen = sum_shares(thread, seen, 0u);")
     lines["hand_out"] = _hand_out(head, rule, names)
     sizes = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
     sizes |= {"columns": head.columns, "threads": head.threads, "each": head.each}
-    looks = f"var<workgroup> looks: array<f32, {head.size}>;" if rule.look else ""
+    looks = f"var<workgroup> looks: array<f32, 2 * {head.size}>;" if rule.look else ""
     return {
         **_indented(lines), **sizes, "looks": looks, "sum_shares": _sum_shares(head), **_reductions(head)
     }  # fmt: skip
@@ -179,7 +189,7 @@ def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str]) -> list[str]
         lines.append(f"let look = {_filled(rule.look, names)};")
     for index in range(head.lanes):
         part = f".{'xyzw'[index]}" if head.lanes == 4 else ""
-        row = f"i2 * {head.lanes}u + {index}u"
+        row = f"side + i2 * {head.lanes}u + {index}u"
         lines.append(f"numbers[{row}] = vec4<f32>({', '.join(f'n{at}{part}' for at in range(4))});")
         if rule.look:
             lines.append(f"looks[{row}] = look{part};")
@@ -187,23 +197,32 @@ def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str]) -> list[str]
 
 
 def _sum_shares(head: Head) -> str:
+    """`sum_shares(thread, value, turn)`: over the threads of a column. A token has two turns, 0 and 1."""
+    shared = ""
     if head.shares == 1:
-        return "    return value;"
-    at = [f"shared_sums[thread % {head.columns}u + {index * head.columns}u]" for index in range(head.shares)]
-    return "\n".join(
-        [
-            "    workgroupBarrier(); // the threads may still read the sums before",
-            "    shared_sums[thread] = value;",
-            "    workgroupBarrier();",
-            f"    return {' + '.join(at)};",
+        lines = ["return value;"]
+    elif head.swaps:
+        lines = [
+            "let pair = value + subgroupShuffleXor(value, 1u);",
+            "return pair + subgroupShuffleXor(pair, 2u);" if head.shares == 4 else "return pair;",
         ]
-    )
+    else:
+        shared = f"var<workgroup> exchanged: array<V, 2 * {head.threads}>;\n"
+        parts = [f"exchanged[at + {index}u]" for index in range(head.shares)]
+        lines = [
+            f"exchanged[turn * {head.threads}u + thread] = value;",
+            "workgroupBarrier();",
+            f"let at = turn * {head.threads}u + thread / {head.shares}u * {head.shares}u;",
+            f"return {' + '.join(parts)};",
+        ]
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"{shared}fn sum_shares(thread: u32, value: V, turn: u32) -> V {{\n{body}\n}}"
 
 
 def _reductions(head: Head) -> dict[str, str]:
-    """`reduce_head(thread, value)` and `reduce_head_max`: over the first threads of a head, a lane each.
+    """`reduce_head(thread, value, place)` and `reduce_head_max`: over the columns of a head.
 
-    Also the entry point's inputs and first line that they need.
+    place: which of a token's reductions it is. Also the entry point's inputs and first line that they need.
     """
     make = _with_subgroups if head.subgroups else _without_subgroups
     fold = ("dot(value, V(1.0))", "max(max(value.x, value.y), max(value.z, value.w))")
@@ -224,16 +243,16 @@ def _reductions(head: Head) -> dict[str, str]:
 
 def _with_subgroups(name: str, head: Head, folded: str, combine: str, start: str, function: str) -> str:
     """Each subgroup reduces its threads, then every thread the subgroups."""
-    return f"""fn {name}(thread: u32, value: V) -> f32 {{
-    let mine = {function}(select({start}, {folded}, thread < {head.columns}u));
-    workgroupBarrier(); // the threads may still read the values before
+    return f"""fn {name}(thread: u32, value: V, place: u32) -> f32 {{
+    let mine = {function}(select({start}, {folded}, thread % {head.shares}u == 0u));
+    let first = place * {head.threads}u;
     if thread % width == 0u {{
-        shared_sums[thread / width] = V(mine);
+        shared_sums[first + thread / width] = mine;
     }}
     workgroupBarrier();
     var a = {start};
     for (var index = 0u; index < ({head.threads}u + width - 1u) / width; index++) {{
-        let b = shared_sums[index]{".x" if head.lanes == 4 else ""};
+        let b = shared_sums[first + index];
         a = {combine};
     }}
     return a;
@@ -241,17 +260,17 @@ def _with_subgroups(name: str, head: Head, folded: str, combine: str, start: str
 
 
 def _without_subgroups(name: str, head: Head, folded: str, combine: str, start: str, function: str) -> str:
-    """Every thread reduces all values: heads are not always a power of two, and this needs two barriers."""
+    """Every thread reduces all values: heads are not always a power of two, and this needs one barrier."""
     del function
-    return f"""fn {name}(thread: u32, value: V) -> f32 {{
-    workgroupBarrier(); // the threads may still read the values before
-    if thread < {head.columns}u {{
-        shared_sums[thread] = V({folded});
+    return f"""fn {name}(thread: u32, value: V, place: u32) -> f32 {{
+    let first = place * {head.threads}u;
+    if thread % {head.shares}u == 0u {{
+        shared_sums[first + thread / {head.shares}u] = {folded};
     }}
     workgroupBarrier();
     var a = {start};
     for (var index = 0u; index < {head.columns}u; index++) {{
-        let b = shared_sums[index]{".x" if head.lanes == 4 else ""};
+        let b = shared_sums[first + index];
         a = {combine};
     }}
     return a;
