@@ -68,7 +68,7 @@ class Head:
         return [f"i2_{q}" for q in range(self.columns // 8)] if self.is_subgroup else ["i2"]
 
     def memory(self, sums: int) -> int:
-        """Bytes of workgroup memory: two tokens' numbers of each row, and for each thread `sums` and two lanes."""
+        """Bytes of workgroup memory: numbers of each row for two tokens, `sums` and two lanes a thread."""
         if self.is_subgroup:
             return 0
         exchanged = 0 if self.swaps else 2 * self.lanes * self.threads
