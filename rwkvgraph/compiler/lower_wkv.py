@@ -84,8 +84,8 @@ def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: T
         return _main(writer, op, lanes.statements, split, "head_subgroup.wgsl", text)
     ahead = _fetched(lanes.statements) if target.kind == "gpu" else []
     text |= {
-        "fetch": _lines(1, [f"var next_{load.name} = {load.value('start')};" for load in ahead]),
-        "fetch_next": _lines(2, _fetch_next(ahead)),
+        "fetch": _lines(1, _fetch_first(ahead)),
+        "fetch_next": _lines(2, _fetch_next(ahead, head.shares)),
     }
     return _main(writer, op, lanes.statements, split, "head.wgsl", text, ahead)
 
@@ -107,10 +107,16 @@ def _fetched(statements: Sequence[Statement]) -> list[Load]:
     return [item for item in statements if isinstance(item, Load) and item.row == HERE]
 
 
-def _fetch_next(loads: Sequence[Load]) -> list[str]:
-    """The lines that ask for the next token's values; the last token asks for its own again."""
+def _fetch_first(loads: Sequence[Load]) -> list[str]:
+    """The lines that ask for the values of a share's first token."""
+    lines = [f"var next_{load.name} = {load.value('opening')};" for load in loads]
+    return ["let opening = min(start + share, end - 1u);", *lines] if loads else []
+
+
+def _fetch_next(loads: Sequence[Load], shares: int) -> list[str]:
+    """The lines that ask for the values of a share's next token; at the end for the last one's again."""
     return [
-        "let following = min(i0 + 1u, end - 1u);",
+        f"let following = min(i0 + {shares}u, end - 1u);",
         *(f"next_{load.name} = {load.value('following')};" for load in loads),
     ] if loads else []  # fmt: skip
 
@@ -226,7 +232,7 @@ class _Lanes:
                 for scope in self._scopes:
                     scope.store(item)
                 if self._shares > 1:
-                    self._scopes[0].guard_stores(first, "is_first")
+                    self._scopes[0].guard_stores(first, "is_mine")
 
     def _sum(self, op: TensorOp) -> None:
         """Emit the reductions over the head that a value needs, before the value itself."""
