@@ -53,15 +53,16 @@ def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple
     (op,) = (op for op in group.ops if isinstance(op, Recurrence))
     slots = Amount.of(op.starts.shape[0])
     if isinstance(op.rule, ScanRule):
-        threads = min(SCAN_THREADS, target.lanes or SCAN_THREADS)
+        threads, subgroups = min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
         main = _scan(writer, op, op.rule, threads)
         grid = Grid(Amount(domain.count), threads, slots)
     else:
         head = _head(domain, target)
-        threads, main = head.threads, _heads(writer, op, op.rule, head, target)
+        threads, subgroups = head.threads, head.is_subgroup or head.swaps
+        main = _heads(writer, op, op.rule, head, target)
         grid = Grid(Amount(domain.middle), 1, slots)
     functions, statements = tuple(writer.functions.values()), tuple(main.statements)
-    parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, target.subgroups)
+    parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, subgroups)
     return writer, assemble(group.label, parts, main.text, threads, target.dialect), grid
 
 

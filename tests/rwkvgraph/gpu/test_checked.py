@@ -76,7 +76,7 @@ def test_the_first_pass_that_differs_is_named(gpu: rg.Context, tensors: dict[str
         model.run_with_hooks([[1, 2]], model.state(), rg.Hooks({v7.PostFfnLinear(1): double}))
     text = str(caught.value)
     assert "(layer 1), matmul+doubled" in text
-    assert "built at test_checked.py:" in text
+    assert "add f32[T, 32], built at rwkvgraph/models/" in text  # the operation whose result is kept
     assert "on the device and" in text
 
 
