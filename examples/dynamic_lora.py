@@ -13,8 +13,6 @@ from safetensors.numpy import load_file
 
 import rwkvgraph as rg
 from rwkvgraph import assets, v7
-from rwkvgraph.quant import Matrix
-from rwkvgraph.testing import matrix
 
 Tensors = dict[str, np.ndarray]  # an adapter: P.lora.0 (in, rank), A transposed, and P.lora.1 (out, rank), B
 MATRICES = {  # what P.weight is given, what it gives, and the first site that has both
@@ -35,7 +33,7 @@ def attach(*adapters: Tensors) -> tuple[rg.Hooks, Callable[..., None]]:
     def mix(*amounts: float) -> None:
         scales.write(np.repeat(amounts, ranks))  # nothing is compiled again; 0 switches an adapter off
 
-    def add(kind: str, a: Matrix, b: Matrix, frame: v7.Frame) -> None:
+    def add(kind: str, a: rg.Matrix, b: rg.Matrix, frame: v7.Frame) -> None:
         given, gives, _ = MATRICES[kind]
         change = rg.matmul(b, rg.matmul(a, frame.get(given)) * scales)
         if kind == "ffn.key":  # its place is before the activation: said anew, so that the model's is dropped
@@ -46,7 +44,7 @@ def attach(*adapters: Tensors) -> tuple[rg.Hooks, Callable[..., None]]:
     for name in sorted({name.rpartition(".lora.")[0] for name in adapters[0]}):
         a, b = (np.hstack([adapter[f"{name}.lora.{part}"] for adapter in adapters]) for part in (0, 1))
         _, layer, kind = name.split(".", 2)
-        hooks.add(MATRICES[kind][2](int(layer)), partial(add, kind, matrix(a.T), matrix(b)))
+        hooks.add(MATRICES[kind][2](int(layer)), partial(add, kind, rg.matrix(a.T), rg.matrix(b)))
     return hooks, mix
 
 
