@@ -72,8 +72,8 @@ class Matrix:
             blocks = len(steps) == 2 and steps[1] == 1 and steps[0] % BLOCK == part.view.offset % BLOCK == 0
             if not blocks or part.dtype is not self.format.dtype or part.view.from_last is not None:
                 raise ShapeError(
-                    f"{part!r} is no matrix of {self.format.name}: that is (M, K) of {self.format.dtype.value}, "
-                    f"each row at a multiple of {BLOCK} elements; rg.matrix(values) makes one"
+                    f"{part!r} is no matrix of {self.format.name}: (M, K) of {self.format.dtype.value}, each "
+                    f"row at a multiple of {BLOCK} elements; rg.matrix(values) makes one"
                 )
 
     def write(self, rows: Any) -> None:
