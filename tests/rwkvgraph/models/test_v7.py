@@ -163,7 +163,7 @@ def story_expected(tiny_tensors: dict[str, Array], story: list[int]) -> dict[int
 def test_a_story_may_be_cut_anywhere(
     tiny: Model, story: list[int], story_expected: dict[int, Expected], chunk: int, slots: int
 ) -> None:
-    length = len(story) if chunk > 32 else 300 if chunk > 7 else BEGINNING
+    length = len(story) if chunk > 7 else BEGINNING
     expected = story_expected[length]
     ends = sorted(np.random.default_rng(chunk).choice(length - 1, 5, replace=False) + 1)
     state = tiny.state(slots)
