@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -177,8 +177,12 @@ def choose(graph: Graph, names: Names) -> list[tuple[str, Site, str]]:
 
 
 def _no_such(pattern: str, names: Sequence[str]) -> str:
-    slot, _, kind = pattern.rpartition(".")[2].partition("@")
+    layer, _, rest = pattern.rpartition(".")
+    slot, _, kind = rest.partition("@")
     kinds = dict.fromkeys(name.partition("@")[2] for name in names)
+    layers = sorted({int(name.partition(".")[0]) for name in names if name[0].isdecimal()})
+    if layer.isdecimal() and int(layer) > layers[-1]:
+        return f"no value {pattern!r}: layers are 0 to {layers[-1]}"
     if kind and kind in kinds:
         have = dict.fromkeys(
             name.partition("@")[0].rpartition(".")[2] for name in names if name.endswith(f"@{kind}")
@@ -187,6 +191,15 @@ def _no_such(pattern: str, names: Sequence[str]) -> str:
     return f"no value {pattern!r}; names are layer.slot@Site, such as {names[-1]}; sites: {', '.join(kinds)}"
 
 
-def capture_key(names: Names) -> Any:
-    """What a capture is kept by."""
-    return names if isinstance(names, str) or callable(names) else tuple(names)
+def patterns_of(names: Any) -> Names:
+    """Names as captures are kept by: a function, or a tuple of patterns. Raises HookError for others."""
+    if isinstance(names, str):
+        return (names,)
+    if callable(names) and not isinstance(names, type):
+        return cast(Callable[[str], bool], names)
+    patterns = tuple(names) if isinstance(names, Iterable) and not isinstance(names, type) else ()
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise HookError(
+            f'names are patterns such as "*.x@PostFfn", at least one, or a function; given {names!r:.70}'
+        )
+    return patterns

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 from rwkvgraph.errors import HookError, ShapeError
 from rwkvgraph.op import (
+    Buffer,
     Tensor,
     caller,
     format_shape,
@@ -30,6 +31,13 @@ class LayerHook(Hook):
     """A place that every layer has. `PostFfn(3)` is that of layer 3, counted from 0."""
 
     layer: int
+
+    def __post_init__(self) -> None:
+        """Raise HookError for what is no layer."""
+        if type(self.layer) is not int or self.layer < 0:
+            raise HookError(
+                f"{type(self).__name__} takes a layer, an integer from 0 up; given {self.layer!r}"
+            )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.layer})"
@@ -92,8 +100,9 @@ class Frame:
         hint = f"the first site where it exists is {later!r}" if later else "no later site has it"
         raise HookError(f"frame.{name} has no value{where}; {hint} (read at {caller()})")
 
-    def set(self, name: str, value: Tensor) -> None:
+    def set(self, name: str, value: Tensor | Buffer) -> None:
         """Replace a slot. Raises ShapeError unless the value has the slot's shape."""
+        value = value.tensor if isinstance(value, Buffer) else value
         if not isinstance(value, Tensor):
             raise ShapeError(
                 f"frame.{name} takes a Tensor, not {type(value).__name__} (assigned at {caller()})"
@@ -102,8 +111,8 @@ class Frame:
         if value.shape != wanted:
             raise ShapeError(
                 f"frame.{name} is {format_shape(wanted)}; it was assigned a tensor of "
-                f"{format_shape(value.shape)} (built at {value.where}). A slot keeps its shape; "
-                "to store a part of it, blit into a buffer."
+                f"{format_shape(value.shape)} (built at {value.where}, assigned at {caller()}). "
+                "A slot keeps its shape; to store a part of it, blit into a buffer."
             )
         self._values[name] = value
 

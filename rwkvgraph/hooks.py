@@ -17,19 +17,20 @@ Where = Hook | type[Hook] | Predicate
 
 
 class Same:
-    """A function as a key: equal to itself alone.
+    """A function as a key: equal to itself alone, a method to that of the same object.
 
     It keeps the function, so that no other takes its place in memory.
     """
 
     def __init__(self, function: HookFunction) -> None:
         self._function = function
+        self._id = id(getattr(function, "__self__", None)), id(getattr(function, "__func__", function))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other._function is self._function
+        return isinstance(other, Same) and other._id == self._id
 
     def __hash__(self) -> int:
-        return id(self._function)
+        return hash(self._id)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Place:
             return False
         if isinstance(self.where, Hook):
             return self.where == hook
-        return self.where is type(hook) if isinstance(self.where, type) else bool(self.where(hook))
+        if isinstance(self.where, type):
+            return self.where is type(hook)
+        with telling(f"in the rule {name_of(self.where)}, asked for {hook!r}"):
+            return bool(self.where(hook))
 
     def key(self) -> tuple[Any, ...]:
         """What tells it from other places."""
@@ -78,7 +82,9 @@ class Hooks:
     """Functions to call at hook sites, in order of registration. `print` lists them."""
 
     def __init__(self, functions: Mapping[Hook | type[Hook], HookFunction] | None = None) -> None:
-        self._entries = [Entry(Place(where), function) for where, function in (functions or {}).items()]
+        self._entries: list[Entry] = []
+        for where, function in (functions or {}).items():
+            self.add(where, function)
 
     def on(
         self, *where: Where, layers: Iterable[int] | int | None = None
@@ -90,21 +96,25 @@ class Hooks:
         second argument. It may assign slots, build operations, or return a TensorOp or a list of them. It
         runs when the model is compiled, not when it runs.
         """
-        places = [_place(item, layers) for item in where]
+        if not where:
+            raise HookError("hooks.on takes at least one site: @hooks.on(v7.PostFfn)")
+        for item in where:
+            _check_rule(item)
 
         def add(function: HookFunction) -> HookFunction:
-            self._entries += [Entry(place, function) for place in places]
+            for item in where:
+                self.add(item, function, layers)
             return function
 
         return add
 
     def add(self, where: Where, function: HookFunction, layers: Iterable[int] | int | None = None) -> None:
-        """Call `function` at a site: `on` for functions that are at hand."""
-        self._entries.append(Entry(_place(where, layers), function))
+        """Call `function` at a site: `on` for functions that are at hand. Raises HookError for others."""
+        self._entries.append(_entry(where, function, layers))
 
     def remove(self, function: HookFunction) -> None:
         """Take a function away from every site. Raises HookError where it is at none."""
-        kept = [entry for entry in self._entries if entry.function is not function]
+        kept = [entry for entry in self._entries if Same(entry.function) != Same(function)]
         if len(kept) == len(self._entries):
             raise HookError(
                 f"{name_of(function)} is not among these hooks: {self._names() or 'there are none'}"
@@ -116,7 +126,7 @@ class Hooks:
         self, where: Where, function: HookFunction, layers: Iterable[int] | int | None = None
     ) -> Iterator[Hooks]:
         """Call `function` at a site until the end of the `with` block."""
-        entry = Entry(_place(where, layers), function)
+        entry = _entry(where, function, layers)
         self._entries.append(entry)
         try:
             yield self
@@ -162,6 +172,43 @@ class Hooks:
 
     def _names(self) -> str:
         return ", ".join(dict.fromkeys(name_of(entry.function) for entry in self._entries))
+
+
+def as_hooks(hooks: Hooks | Mapping[Any, Any] | None) -> Hooks:
+    """What a run was given as its hooks; none for None. Raises HookError for other things."""
+    if isinstance(hooks, Hooks):
+        return hooks
+    if hooks is None or isinstance(hooks, Mapping):
+        return Hooks(hooks)
+    raise HookError(f"hooks are an rg.Hooks, or a dict of functions by site; given a {type(hooks).__name__}")
+
+
+@contextmanager
+def telling(where: str) -> Iterator[None]:
+    """Add to an error that leaves the block where it comes from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise
+
+
+def _entry(where: Where, function: Any, layers: Iterable[int] | int | None) -> Entry:
+    """A registration. Raises HookError for what is no function or no place."""
+    place = _place(where, layers)
+    if not callable(function) or isinstance(function, type):
+        raise HookError(f"at {place!r} a function of a frame is called; given {function!r:.60}")
+    return Entry(place, function)
+
+
+def _check_rule(where: Any) -> None:
+    """Raise HookError for a function of a frame where one of a site is meant: `@hooks.on` without a site."""
+    code = getattr(where, "__code__", None)
+    if code is not None and code.co_varnames[:1] == ("frame",):
+        raise HookError(
+            f"hooks.on was given {name_of(where)}, a function of a frame, instead of a site; write "
+            "@hooks.on(v7.PostFfn)"
+        )
 
 
 def name_of(function: HookFunction) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rwkvgraph.batch import Answers, Batch, Stack, cut, split, stack
-from rwkvgraph.capture import Cache, Capture, Names, capture_key
+from rwkvgraph.capture import Cache, Capture, Names, patterns_of
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.engine import Compiled, Engine, HostEngine
 from rwkvgraph.errors import DeviceError
@@ -19,7 +19,7 @@ from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.graph import Graph
-from rwkvgraph.hooks import Hooks
+from rwkvgraph.hooks import Hooks, as_hooks
 from rwkvgraph.load.reader import Reader, open_model
 from rwkvgraph.models import detect
 from rwkvgraph.models.arena import Arena, Upload
@@ -128,9 +128,8 @@ class Model:
         option: Option | Sequence[Option] = "last",
     ) -> list[Array | None]:
         """As `run`, with hooks spliced in, or a dict of functions by site. Each set is compiled once."""
-        hooks = Hooks(hooks) if isinstance(hooks, Mapping) else hooks
         self._check(tokens, state)
-        return self._run(tokens, state, hooks, full_slots(option, state.num_batch))
+        return self._run(tokens, state, as_hooks(hooks), full_slots(option, state.num_batch))
 
     def run_with_cache(
         self,
@@ -138,7 +137,7 @@ class Model:
         state: State,
         names: Names = "*.x@PostFfn",
         option: Option = "last",
-        hooks: Hooks | None = None,
+        hooks: Hooks | Mapping[Any, Any] | None = None,
     ) -> tuple[list[Array | None], Cache]:
         """Run all tokens, one list a slot, which stay as they are; gives the logits and values on the way.
 
@@ -148,18 +147,20 @@ class Model:
         most 256 MB of values are on the device at once (fewer tokens then go into a pass), and the result is
         4 bytes a number in host memory. Raises HookError for names that mean nothing.
         """
-        key = capture_key(names)
+        key = patterns_of(names)
+        if option not in ("last", "full"):
+            raise ValueError(f'option is {option!r}; here it is "last" or "full", for all slots')
         if key not in self._captures:
             if len(self._captures) >= KEPT_CAPTURES:
                 del self._captures[next(iter(self._captures))]
-            self._captures[key] = Capture(self._graph, names)
+            self._captures[key] = Capture(self._graph, key)
         capture = self._captures[key]
         self._check(tokens, state)
         lists: list[Any] = [list(slot) for slot in tokens]
         cache = Cache(capture, state.num_batch, option == "full")
         logits: list[list[Array]] = [[] for _ in lists]
         full = full_slots(option, state.num_batch)
-        both = (hooks or Hooks()) + capture.hooks
+        both = as_hooks(hooks) + capture.hooks
         while any(lists):
             for slot, rows in enumerate(self._run(lists, state, both, full, (capture, cache))):
                 if rows is not None:

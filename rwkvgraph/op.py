@@ -159,6 +159,24 @@ def _check_class(op: TensorOp) -> None:
         raise ShapeError(
             f"{type(op).__name__} is not a frozen dataclass: decorate it @dataclass(frozen=True, eq=False)"
         )
+    if isinstance(op, Map):
+        _check_wgsl(op)
+
+
+def _check_wgsl(op: Map) -> None:
+    """Raise ShapeError for texts that are no expressions, and for reductions that cannot be told apart."""
+    reductions = getattr(op, "reduce", ())
+    for text in (op.wgsl, *(reduction.wgsl for reduction in reductions)):
+        if not text.strip() or set(text) & set(";{}"):
+            raise ShapeError(
+                f"{type(op).__name__}: wgsl is one expression over the operands' names; given {text!r:.80}"
+            )
+    names = [item.name for item in _fields(op)] + [reduction.name for reduction in reductions]
+    if isinstance(op, Row) and (not reductions or len(set(names)) != len(names)):
+        raise ShapeError(
+            f"{type(op).__name__} reduces to {', '.join(item.name for item in reductions) or 'nothing'}; a "
+            "Row has at least one Reduction, and each has a name of its own"
+        )
 
 
 def _check_race(op: TensorOp) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from rwkvgraph.errors import ShapeError
 from rwkvgraph.op import Array, Buffer, DType, Tensor
+from rwkvgraph.tensor import as_type
 from rwkvgraph.view import Shape, round_up
 
 BLOCK = 8
@@ -86,7 +87,8 @@ class Matrix:
             raise ShapeError(f"{self!r} was given weights of shape {values.shape}")
         buffer = self.parts[0].source
         assert isinstance(buffer, Buffer), "a matrix lies in memory"
-        buffer.write(self.format.pack(values).reshape(buffer.shape))
+        halves = as_type(values, DType.F16, f"{self!r}")
+        buffer.write(self.format.pack(halves).reshape(buffer.shape))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -107,7 +109,7 @@ def matrix(values: Any, name: str = "matrix") -> Matrix:
     if rows.ndim != 2 or not rows.size:
         raise ShapeError(f"a matrix has rows and columns, at least one; given an array of {rows.shape}")
     storage = Fp16()
-    packed = storage.pack(rows)
+    packed = storage.pack(as_type(rows, DType.F16, f"matrix {name!r}"))
     buffer = Buffer(name, (packed.size,), DType.F16)
     buffer.write(packed.reshape(-1))
     return Matrix(storage, (buffer.tensor.reshape(*packed.shape)[:, : rows.shape[1]],))

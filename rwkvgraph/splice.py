@@ -9,7 +9,7 @@ from typing import Any
 from rwkvgraph.errors import HookError
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hook, LayerHook, Site
-from rwkvgraph.hooks import HookFunction, Hooks, Place
+from rwkvgraph.hooks import HookFunction, Hooks, Place, name_of, telling
 from rwkvgraph.op import Buffer, Tensor, TensorOp, in_layer, record, replace_operands, tape
 
 
@@ -73,7 +73,8 @@ class _Replay:
         before = {name: self._current(tensor) for name, tensor in site.slots.items()}
         frame._values = dict(before)
         layer = getattr(site.hook, "layer", None)
-        with in_layer(layer), tape() as built:
+        at = f"in the hook {name_of(function)} at {site.hook!r}"
+        with telling(at), in_layer(layer), tape() as built:
             returned = function(frame, layer) if _takes_layer(function) else function(frame)
             assigned = {
                 name: value for name, value in frame.values().items() if value is not before.get(name)
@@ -148,6 +149,7 @@ def _check_places(graph: Graph, hooks: Hooks) -> None:
     sites = [site.hook for site in graph.sites()]
     for place in hooks.places():
         if any(hook in place for hook in sites):
+            _check_layers(place, sites)
             continue
         kinds = {type(hook).__name__ for hook in sites}
         if isinstance(place.where, Hook | type):
@@ -159,6 +161,14 @@ def _check_places(graph: Graph, hooks: Hooks) -> None:
         else:
             hint = f"the function says no to all {len(sites)}: {', '.join(sorted(kinds))}"
         raise HookError(f"the model has no hook site {place!r}; {hint}")
+
+
+def _check_layers(place: Place, sites: list[Hook]) -> None:
+    """Raise HookError for layers beyond the model's."""
+    last = max((hook.layer for hook in sites if isinstance(hook, LayerHook)), default=-1)
+    beyond = [layer for layer in place.layers or () if layer > last]
+    if beyond:
+        raise HookError(f"the model has no {place!r}: its layers are 0 to {last}, not {beyond[0]}")
 
 
 def _first_sites(graph: Graph) -> dict[str, Hook]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from operator import index
@@ -35,6 +36,15 @@ class DType(Enum):
     def bytes(self) -> int:
         """Bytes of one element."""
         return self.numpy.itemsize
+
+
+def _dtype(name: str, given: Any) -> DType:
+    """An element type by itself or by name. Raises ShapeError for what is none."""
+    try:
+        return DType(given)
+    except ValueError:
+        known = ", ".join(dtype.value for dtype in DType)
+        raise ShapeError(f"buffer {name!r} has dtype {given!r:.40}; there are {known}") from None
 
 
 class Role(Enum):
@@ -84,7 +94,7 @@ class Buffer:
         self.name = name
         sizes = shape if isinstance(shape, tuple | list) else (shape,)
         self.shape: Shape = tuple(size if isinstance(size, Dim) else index(size) for size in sizes)
-        self.dtype = DType(dtype)
+        self.dtype = _dtype(name, dtype)
         self.role = role
         self.is_texture = False
         """Whether a device holds it as a texture.
@@ -135,12 +145,16 @@ class Buffer:
         return self._host.copy()
 
     def write(self, array: Any) -> None:
-        """Replace the contents everywhere. Raises ShapeError unless the array has the buffer's shape."""
-        values = np.asarray(array, self.dtype.numpy)
-        if values.shape != self.shape:
+        """Replace the contents everywhere.
+
+        Raises ShapeError unless the array has the buffer's shape, and for numbers that its type cannot hold.
+        """
+        given = np.asarray(array)
+        if given.shape != self.shape:
             raise ShapeError(
-                f"buffer {self.name!r} has shape {self.shape}; it was given an array of {values.shape}"
+                f"buffer {self.name!r} has shape {self.shape}; it was given an array of {given.shape}"
             )
+        values = as_type(given, self.dtype, f"buffer {self.name!r}")
         self._host = values.copy()
         self._forget_the_dead()
         for memory in self._memories:
@@ -148,6 +162,23 @@ class Buffer:
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.dtype.value}{format_shape(self.shape)} {self.role.value}"
+
+
+def as_type(given: Array, dtype: DType, what: str) -> Array:
+    """An array of a buffer's type. Raises ShapeError for numbers that it cannot hold.
+
+    float16 rounds, and float32; what would become infinite is refused, and for u32 what is no whole number
+    of at least 0.
+    """
+    if given.dtype.kind not in "fiub":
+        raise ShapeError(f"{what} holds {dtype.value}; it was given an array of {given.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = given.astype(dtype.numpy)
+        wrong = values != given if dtype is DType.U32 else np.isinf(values) & np.isfinite(given)
+    if wrong.any():
+        at = tuple(int(axis[0]) for axis in np.nonzero(wrong))
+        raise ShapeError(f"{what} holds {dtype.value}; it was given {given[at]} at {list(at)}")
+    return values
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -217,6 +248,24 @@ class Tensor:
 
     def __neg__(self) -> Tensor:
         return _build("multiply", self, -1.0)
+
+    __array_ufunc__ = None
+    """So that numpy's operators leave arithmetic with tensors to tensors."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        raise ShapeError(self._no_numbers("walked through"))
+
+    def __bool__(self) -> bool:
+        raise ShapeError(self._no_numbers("asked whether it is true"))
+
+    def __array__(self, *args: Any, **options: Any) -> Array:
+        raise ShapeError(self._no_numbers("turned into an array"))
+
+    def _no_numbers(self, what: str) -> str:
+        return (
+            f"{self!r} is a value of the graph, which has no numbers before it runs; it cannot be {what}. "
+            "Use operations on it, or blit it into a buffer and read that after the run"
+        )
 
     def __repr__(self) -> str:
         name = self.source.name

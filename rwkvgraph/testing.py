@@ -41,17 +41,17 @@ def holding(values: Any, name: str = "x") -> Tensor:
 
 
 def check_op(
-    what: type[TensorOp] | Iterable[TensorOp],
+    what: type[TensorOp] | TensorOp | Iterable[TensorOp],
     context: Context | None = None,
     tolerance: float = GPU_TOLERANCE,
 ) -> None:
-    """Check an op class by its `example()`, or ops: alone, and fused with a map before and after.
+    """Check an op class by its `example()`, an op, or several: alone, and fused with a map before and after.
 
     Raises ShapeError where numpy's result is not of the inferred shape, CheckError where the device's differs
     from it, in the result or in what is updated, CompileError for WGSL that is refused. context: by default
     the best.
     """
-    ops = _examples(what) if isinstance(what, type) else list(what)
+    ops = _examples(what) if isinstance(what, type) else [what] if isinstance(what, TensorOp) else list(what)
     context = context or Context.create()
     for op in ops:
         for graph in (_alone(op), _between_maps(op)):

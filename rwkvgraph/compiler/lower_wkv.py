@@ -83,7 +83,8 @@ def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: T
     text = head_text(_buffer_name(writer, op.state), head, rule, inputs, lanes.sums)
     if head.is_subgroup:
         return _main(writer, op, lanes.statements, split, "head_subgroup.wgsl", text)
-    ahead = _fetched(lanes.statements) if target.kind == "gpu" else []
+    # Of the prologue alone: when the epilogue runs, what was asked for ahead is the next token's.
+    ahead = _fetched(lanes.statements[:split]) if target.kind == "gpu" else []
     text |= {
         "fetch": _lines(1, _fetch_first(ahead)),
         "fetch_next": _lines(2, _fetch_next(ahead, head.shares)),

@@ -31,6 +31,9 @@ from rwkvgraph.errors import DeviceError
 
 Bytes = NDArray[np.uint8]
 
+BOUNDS_CHECKS = 1
+"""WGPUShaderRuntimeChecks_BoundsChecks of wgpu-native 29."""
+
 # Checked before the library is trusted: header and binary ship together, but a later wgpu-py may move them.
 NEEDED = (
     "wgpuComputePassEncoderSetPipeline",
@@ -182,7 +185,7 @@ class Direct:
         descriptor.nextInChain = self.ffi.cast("WGPUChainedStruct *", source)
         descriptor.label.data, descriptor.label.length = name, len(name) - 1
         create = self.checked.wgpuDeviceCreateShaderModuleTrusted
-        handle = create(self.device._internal, descriptor, self.lib.WGPUShaderRuntimeChecks_BoundsChecks)
+        handle = create(self.device._internal, descriptor, BOUNDS_CHECKS)
         return cast(GPUShaderModule, self.make_module(label, handle, self.device))
 
     def prepare(self, steps: Sequence[Step]) -> Any:

@@ -119,6 +119,12 @@ class ReplaceRows(Map):
 
 def blit(source: Tensor | Buffer, target: Tensor | Buffer) -> Blit:
     """Copy source into target, a buffer or a view of one: blit(frame.x[-1], captured[3]) captures a value."""
+    for name, given in (("source", source), ("target", target)):
+        if not isinstance(given, Tensor | Buffer):
+            raise ShapeError(
+                f"blit: {name} is {given!r:.60}, a {type(given).__name__}; it takes a Tensor or Buffer "
+                f"(built at {caller()})"
+            )
     start = source.tensor if isinstance(source, Buffer) else source
     end = target.tensor if isinstance(target, Buffer) else target
     is_shifted = overlap(start, end) and start.view != end.view  # within one buffer: copied aside first

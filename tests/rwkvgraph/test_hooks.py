@@ -101,6 +101,45 @@ def test_what_is_no_place_is_refused_where_it_is_given(where: Any, layers: Any, 
         Hooks().add(where, lambda frame: None, layers)
 
 
+def test_a_method_is_the_same_function_each_time_it_is_taken(model: Model) -> None:
+    class Plugin:
+        def hook(self, frame: v7.Frame) -> None: ...
+
+    one, other = Plugin(), Plugin()
+    hooks = Hooks({v7.PostFfn: one.hook})
+    assert hooks.key() == Hooks({v7.PostFfn: one.hook}).key()
+    assert hooks.key() != Hooks({v7.PostFfn: other.hook}).key()
+    hooks.remove(one.hook)
+    assert not len(hooks)
+
+
+@pytest.mark.parametrize(
+    ("register", "message"),
+    [
+        (lambda: Hooks({"PostFfn": print}), "a hook is registered at a site"),  # type: ignore[dict-item]
+        (lambda: Hooks({v7.PostFfn: None}), "a function of a frame is called; given None"),  # type: ignore[dict-item]
+        (lambda: Hooks().on(), "takes at least one site"),
+        (lambda: Hooks().on(lambda frame: None), "instead of a site; write @hooks.on"),
+        (lambda: v7.PostFfn("1"), "takes a layer, an integer from 0 up; given '1'"),  # type: ignore[arg-type]
+        (lambda: v7.PostFfn(-1), "given -1"),
+    ],
+)
+def test_what_is_no_registration_is_refused(register: Any, message: str) -> None:
+    with pytest.raises(HookError, match=message):
+        register()
+
+
+def test_a_hook_that_raises_is_told_by_site_and_name(model: Model) -> None:
+    def fail(frame: v7.Frame, layer: int) -> None:
+        raise ZeroDivisionError(layer)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        splice(model.graph, Hooks({v7.PostFfn(1): fail}))
+    (note,) = caught.value.__notes__
+    assert note.startswith("in the hook test_a_hook_that_raises")
+    assert note.endswith("fail at PostFfn(1)")
+
+
 def test_layers_that_the_model_lacks_are_told(model: Model) -> None:
     hooks = Hooks()
     hooks.add(v7.PostFfn, lambda frame: None, range(7, 9))

@@ -31,7 +31,7 @@ def test_a_number_where_a_tensor_belongs_is_refused_by_name() -> None:
 
 def test_an_array_in_arithmetic_is_refused_by_name() -> None:
     with pytest.raises(rg.ShapeError, match=r"multiply: b is array.* a ndarray"):
-        buffer(3, 4).tensor * np.ones(4)  # type: ignore[operator]  # what a user may try
+        buffer(3, 4).tensor * np.ones(4)  # what a user may try
 
 
 @pytest.mark.parametrize("number", [np.float32(2.5), np.int64(2), 3])
