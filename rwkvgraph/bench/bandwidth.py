@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import repeat
 
-from rwkvgraph.bench.steady import Samples, collect
+from rwkvgraph.bench.steady import Rounds, Samples, collect
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.copying import Copying
 
 ROUND_SECONDS = 0.05
 """Copies go out together for about as long, so that submitting them costs little of it."""
 MOST_COPIES = 64
-REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class Bandwidth:
         return 2 * self.nbytes / self.samples[self.method].least / 1e9
 
 
-def measure_bandwidth(context: Context) -> Bandwidth:
+def measure_bandwidth(context: Context, rounds: Rounds) -> Bandwidth:
     """Copy a buffer into another, again and again. Raises DeviceError where no small ones fit."""
     copying = Copying.create(context)
-    return Bandwidth(copying.nbytes, {way: _measured(copying, way) for way in copying.ways})
+    return Bandwidth(copying.nbytes, {way: _measured(copying, way, rounds) for way in copying.ways})
 
 
-def _measured(copying: Copying, way: str) -> Samples:
+def _measured(copying: Copying, way: str, rounds: Rounds) -> Samples:
     copying.seconds(way, 1)  # compiles, where drivers do that when a kernel is first used
     times = max(1, min(MOST_COPIES, int(ROUND_SECONDS / copying.seconds(way, 1))))
-    return collect((copying.seconds(way, count) / count for count in repeat(times)), REPEATS)
+    return collect((copying.seconds(way, count) / count for count in repeat(times)), rounds)

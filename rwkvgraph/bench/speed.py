@@ -12,7 +12,7 @@ import numpy as np
 
 from rwkvgraph.batch import cut
 from rwkvgraph.bench.passes import PassTimes, bytes_moved, time_program
-from rwkvgraph.bench.steady import Samples, collect, measure
+from rwkvgraph.bench.steady import Rounds, Samples, collect, measure
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.runner import Prepared, Runner
@@ -99,18 +99,18 @@ class Speed:
         return self.runs * moved / self.samples.median / 1e9
 
 
-def measure_speed(model: Model, trial: Trial, repeats: int, with_passes: bool = False) -> Speed:
-    """Run a trial until it is steady, then `repeats` times. with_passes: time each pass as well.
+def measure_speed(model: Model, trial: Trial, rounds: Rounds, with_passes: bool = False) -> Speed:
+    """Run a trial until it is steady, then as often as counts. with_passes: time each pass as well.
 
     Raises DeviceError where the state does not fit the device, and for passes on numpy.
     """
     state = make_state(model, trial.slots)
     model.run(_first_lists(model, trial), state)  # compiles
     if trial.kind == "pp":
-        samples = measure(lambda: prefill(model, state, trial.tokens), repeats, lambda: _empty(model, state))
+        samples = measure(lambda: prefill(model, state, trial.tokens), rounds, lambda: _empty(model, state))
     else:
-        samples = measure(lambda: decode(model, state, trial.tokens), repeats)
-    return Speed(trial, _runs(model, trial), samples, _on_device(model, trial, state, repeats, with_passes))
+        samples = measure(lambda: decode(model, state, trial.tokens), rounds)
+    return Speed(trial, _runs(model, trial), samples, _on_device(model, trial, state, rounds, with_passes))
 
 
 def prefill(model: Model, state: State, count: int) -> None:
@@ -173,7 +173,9 @@ def _empty(model: Model, state: State) -> None:
         context.wait(context.submit([]))
 
 
-def _on_device(model: Model, trial: Trial, state: State, repeats: int, with_passes: bool) -> OnDevice | None:
+def _on_device(
+    model: Model, trial: Trial, state: State, rounds: Rounds, with_passes: bool
+) -> OnDevice | None:
     """A trial's first run by itself; None on numpy, and where it takes several programs' runs."""
     program, lists = model.program(), _first_lists(model, trial)
     sizes = _sizes(lists, model.token_chunk_size, state)
@@ -185,7 +187,7 @@ def _on_device(model: Model, trial: Trial, state: State, repeats: int, with_pass
         steps = program.steps(sizes, state.blocks[0], state.blocks[0].memory)
         moved = bytes_moved(program.program, steps, sizes)
         times = time_program(program, steps, sizes) if with_passes else None
-        seconds, encoding = _ahead(program, steps, repeats)
+        seconds, encoding = _ahead(program, steps, rounds)
     count = len(steps.steps)
     return OnDevice(sizes[T], count, moved[Role.WEIGHT], moved[Role.STATE], seconds, encoding, times)
 
@@ -199,19 +201,19 @@ def _sizes(lists: list[list[int]], chunk: int, state: State) -> Sizes:
     return {T: sum(counts), O: ends, N: starts, B: state.blocks[0].num_batch, E: 1}
 
 
-def _ahead(program: Runner, steps: Prepared, repeats: int) -> tuple[Samples, Samples]:
+def _ahead(program: Runner, steps: Prepared, rounds: Rounds) -> tuple[Samples, Samples]:
     """Seconds of a run on the device, and of recording it; all runs are recorded before the first starts."""
     _, once = _hand_over(program, steps, 1)
     times = max(1, min(MOST_AHEAD, int(AHEAD_SECONDS / once)))
     recording: list[float] = []
 
-    def rounds() -> Iterator[float]:
+    def taken() -> Iterator[float]:
         while True:
             recorded, ran = _hand_over(program, steps, times)
             recording.append(recorded / times)
             yield ran / times
 
-    seconds = collect(rounds(), repeats)
+    seconds = collect(taken(), rounds)
     warm = len(seconds.warm_up)
     return seconds, Samples(tuple(recording[:warm]), tuple(recording[warm:]))
 

@@ -15,6 +15,17 @@ LEAST_WARM_UP = 0.5
 MOST_WARM_UP = 5.0
 """Seconds, after which the work is taken as it is: another program may be at work beside it."""
 
+MOST_ROUNDS = 1000
+"""Of a warm-up, however short they are."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How something is measured: so many rounds, after at most `warm_up` seconds of others."""
+
+    count: int = 5
+    warm_up: float = MOST_WARM_UP
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -44,28 +55,30 @@ def agree(before: float, after: float) -> bool:
     return abs(after - before) <= AGREEMENT * after
 
 
-def settle(rounds: Iterator[float]) -> list[float]:
+def settle(rounds: Iterator[float], most: float = MOST_WARM_UP) -> list[float]:
     """The rounds of a warm-up, in seconds: until two in a row agree, within the least and the most of it."""
     taken: list[float] = []
-    while sum(taken) < MOST_WARM_UP:
+    while sum(taken) < most and len(taken) < MOST_ROUNDS:
         taken.append(next(rounds))
         if sum(taken) >= LEAST_WARM_UP and len(taken) > 1 and agree(*taken[-2:]):
             break
     return taken
 
 
-def collect(rounds: Iterator[float], repeats: int) -> Samples:
-    """A warm-up and so many rounds after it, of rounds without an end."""
-    warm_up = settle(rounds)
-    return Samples(tuple(warm_up), tuple(islice(rounds, repeats)))
+def collect(taken: Iterator[float], rounds: Rounds) -> Samples:
+    """A warm-up and what counts after it, of rounds without an end."""
+    warm_up = settle(taken, rounds.warm_up)
+    return Samples(tuple(warm_up), tuple(islice(taken, rounds.count)))
 
 
-def measure(work: Callable[[], object], repeats: int, before: Callable[[], object] | None = None) -> Samples:
+def measure(
+    work: Callable[[], object], rounds: Rounds, before: Callable[[], object] | None = None
+) -> Samples:
     """How long `work` takes. before: called ahead of each round, outside its time."""
-    return collect(_rounds(work, before), repeats)
+    return collect(_taken(work, before), rounds)
 
 
-def _rounds(work: Callable[[], object], before: Callable[[], object] | None) -> Iterator[float]:
+def _taken(work: Callable[[], object], before: Callable[[], object] | None) -> Iterator[float]:
     while True:
         if before is not None:
             before()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -12,6 +13,7 @@ import numpy as np
 from rwkvgraph.bench.bandwidth import measure_bandwidth
 from rwkvgraph.bench.report import Report, facts
 from rwkvgraph.bench.speed import Speed, Trial, measure_speed, state_bytes
+from rwkvgraph.bench.steady import MOST_WARM_UP, Rounds
 from rwkvgraph.bench.subject import check_host, counts, synthetic, weight_bytes
 from rwkvgraph.bench.tables import number, pass_table, speed_table
 from rwkvgraph.commands.command import DONE, Command
@@ -77,6 +79,13 @@ def add_tests(parser: argparse.ArgumentParser) -> None:
         "-r", "--repeats", type=int, default=5, metavar="N", help="rounds that count; default: %(default)s"
     )
     group.add_argument(
+        "--warm-up",
+        type=float,
+        default=MOST_WARM_UP,
+        metavar="S",
+        help="most seconds that each measurement takes to become steady; default: %(default)s",
+    )
+    group.add_argument(
         "--token-chunk-size",
         type=int,
         default=TOKEN_CHUNK_SIZE,
@@ -117,6 +126,8 @@ def read_trials(options: argparse.Namespace) -> list[Trial]:
     for name in ("repeats", "token_chunk_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it is at least 1")
+    if not options.warm_up >= 0:
+        raise ValueError(f"--warm-up is {options.warm_up}; it is at least 0")
     prompts, steps = counts(options.prompt, "-p", 0), counts(options.generate, "-n", 0)
     found: list[Trial] = []
     for slots in counts(options.slots, "-b", 1):
@@ -137,27 +148,17 @@ def open_reader(options: argparse.Namespace) -> Reader:
 def measured(options: argparse.Namespace, reader: Reader, engine: Engine, trials: list[Trial]) -> Report:
     """Load the model and run all trials. Raises DeviceError where memory is out."""
     context = engine.context if isinstance(engine, GpuEngine) else None
-    is_host = context is None or context.info.kind == "software"
-    weights = weight_bytes(reader)
-    if is_host:
-        check_host(f"the model {reader.path}", weights)
-    bandwidth = None
-    if context is not None:
-        with waiting("measuring the memory's bandwidth", options.quiet):
-            bandwidth = measure_bandwidth(context)
-    chunk = max(options.token_chunk_size, *(trial.slots for trial in trials))
+    rounds = Rounds(options.repeats, options.warm_up)
+    if is_host(engine):
+        check_host(f"the model {reader.path}", weight_bytes(reader))
+    with waiting("measuring the memory's bandwidth", options.quiet):
+        bandwidth = measure_bandwidth(context, rounds) if context else None
     start = perf_counter()
     with waiting("loading the weights", options.quiet):
+        chunk = max(options.token_chunk_size, *(trial.slots for trial in trials))
         model = Model(reader, engine, chunk)
     loaded = perf_counter() - start
-    speeds: list[Speed] = []
-    for trial in trials:
-        if is_host:
-            check_host(
-                f"the model with {trial.slots} slots of state", weights + state_bytes(model, trial.slots)
-            )
-        with waiting(f"{trial.name}, slots {trial.slots}", options.quiet):
-            speeds.append(measure_speed(model, trial, options.repeats, options.passes))
+    speeds = tuple(run_trials(options, model, weight_bytes(reader), trials, rounds))
     return Report(
         source=str(reader.path),
         info=model.info,
@@ -167,8 +168,25 @@ def measured(options: argparse.Namespace, reader: Reader, engine: Engine, trials
         chunk=chunk,
         load_seconds=loaded,
         device_bytes=context.allocated if context else 0,
-        speeds=tuple(speeds),
+        speeds=speeds,
     )
+
+
+def is_host(engine: Engine) -> bool:
+    """Whether a device's memory is this machine's."""
+    return not isinstance(engine, GpuEngine) or engine.context.info.kind == "software"
+
+
+def run_trials(
+    options: argparse.Namespace, model: Model, weights: int, trials: list[Trial], rounds: Rounds
+) -> Iterator[Speed]:
+    """What each trial came to. weights: bytes of the model's."""
+    for trial in trials:
+        if is_host(model.engine):
+            nbytes = weights + state_bytes(model, trial.slots)
+            check_host(f"the model with {trial.slots} slots of state", nbytes)
+        with waiting(f"{trial.name}, slots {trial.slots}", options.quiet):
+            yield measure_speed(model, trial, rounds, options.passes)
 
 
 def figures(report: Report) -> dict[str, str]:
