@@ -1,8 +1,9 @@
 """How values grow from layer to layer: mean, RMS and largest of a slot after each, of a prompt's every token.
 
-python examples/inspect_layers.py [values.npz]
+python examples/inspect_layers.py [values.npz] [values.json] [stream.png]      the picture needs matplotlib
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import rwkvgraph as rg
 from rwkvgraph import assets
 
 NAMES = ("*.x@PostFfn", "*.att_o@PostAttOut", "*.ffn_v@PostFfnLinear")
+Values = dict[str, np.ndarray]
 
 
-def main(prompt: str = "The cat sat on the mat.", save: str | None = None) -> dict[str, np.ndarray]:
-    """Print a line a value; gives them by name, (tokens, channels). save: a .npz file for them."""
+def main(prompt: str = "The cat sat on the mat.", *files: str | Path) -> Values:
+    """Print a line a value; gives them by name, (tokens, channels), and saves them as files' names end."""
     model = rg.Model.load(assets.default_model())
     tokenizer = rg.Tokenizer.load(assets.default_vocab())
     _, cache = model.run_with_cache([[0, *tokenizer.encode(prompt)]], model.state(), NAMES, "full")
@@ -26,26 +28,38 @@ def main(prompt: str = "The cat sat on the mat.", save: str | None = None) -> di
         token, _ = np.unravel_index(np.argmax(np.abs(rows)), rows.shape)
         rms = float(np.sqrt(np.mean(rows**2)))
         print(f"{name:<24}{rows.mean():9.3f}{rms:9.3f}{np.abs(rows).max():9.3f}  {token}")
-    if save:
-        arrays: dict[str, Any] = {name.replace("@", "_at_"): rows for name, rows in values.items()}
-        np.savez(save, **arrays)
-    draw(values, Path(save or "inspect_layers").with_suffix(".png"))
+    for path in map(Path, files):
+        SAVE[path.suffix](values, path)
     return values
 
 
-def draw(values: dict[str, np.ndarray], path: Path) -> None:
-    """The RMS of the stream by layer and token, as a picture, where matplotlib is installed."""
+def save_npz(values: Values, path: Path) -> None:
+    """As numpy's arrays, by name; "@" is not for names of files, of which an archive is made."""
+    arrays: dict[str, Any] = {name.replace("@", "_at_"): rows for name, rows in values.items()}
+    np.savez(path, **arrays)
+
+
+def save_json(values: Values, path: Path) -> None:
+    """As lists of rows, by name."""
+    path.write_text(json.dumps({name: rows.tolist() for name, rows in values.items()}), encoding="utf-8")
+
+
+def save_png(values: Values, path: Path) -> None:
+    """As a picture: the RMS of the stream by layer and token."""
     try:
-        import matplotlib.pyplot as plt  # type: ignore[import-not-found]  # an extra of the reader's
+        from matplotlib.figure import Figure  # type: ignore[import-not-found]  # an extra of the reader's
     except ImportError:
+        print(f"{path} was not drawn: matplotlib is not installed")
         return
     heat = np.stack([np.sqrt((rows**2).mean(1)) for name, rows in values.items() if ".x@" in name])
-    figure, axes = plt.subplots()
+    figure = Figure()
+    axes = figure.subplots()
     figure.colorbar(axes.imshow(heat, aspect="auto"), label="RMS of the stream")
-    axes.set(xlabel="token", ylabel="layer")
+    axes.set(xlabel="token", ylabel="layer", title="the stream after each layer")
     figure.savefig(path)
-    print(f"picture: {path}")
 
+
+SAVE = {".npz": save_npz, ".json": save_json, ".png": save_png}
 
 if __name__ == "__main__":
-    main(save=sys.argv[1] if len(sys.argv) > 1 else None)
+    main("The cat sat on the mat.", *sys.argv[1:])

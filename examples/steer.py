@@ -1,4 +1,4 @@
-"""Steers a story: adds to the residual stream, at one site, how one text differs from another there.
+"""Steers a story: adds to the residual stream, after one layer, how one text differs from another there.
 
 python examples/steer.py
 """
@@ -8,37 +8,37 @@ import numpy as np
 import rwkvgraph as rg
 from rwkvgraph import assets, v7
 
-SITE = v7.PostFfn(3)
+LAYER = 3
 TOWARDS = "The ship sailed over the sea, and the fish swam in the waves of the ocean."
 AWAY = "The boy sat in the house, and the dog slept in the corner of the room."
 
 
-def main(prompt: str = "One day, a girl", max_tokens: int = 40) -> None:
+def main(prompt: str = "One day, a girl", max_tokens: int = 40) -> dict[float, str]:
+    """Print and give a story for each strength."""
     model = rg.Model.load(assets.default_model())
     tokenizer = rg.Tokenizer.load(assets.default_vocab())
-    seen, push = (rg.Buffer(name, (model.info.num_emb,)) for name in ("seen", "push"))
+    push = rg.Buffer("push", (model.info.num_emb,))
+    hooks = rg.Hooks()
 
-    def capture(frame: v7.Frame) -> None:
-        rg.blit(frame.x[-1], seen.tensor)
-
+    @hooks.on(v7.PostFfn(LAYER))
     def add_push(frame: v7.Frame) -> None:
-        frame.x = frame.x + push.tensor
+        frame.x = frame.x + push
 
-    watching, steering = rg.Hooks({SITE: capture}), rg.Hooks({SITE: add_push})
+    def stream_of(text: str) -> np.ndarray:
+        name = f"{LAYER}.x@PostFfn"
+        _, cache = model.run_with_cache([tokenizer.encode(text)], model.state(), name, "full")
+        (rows,) = cache[name]
+        assert rows is not None, "the slot had tokens"
+        return np.asarray(rows.mean(axis=0))  # of all tokens
 
-    def direction_of(text: str) -> np.ndarray:
-        state, stream = model.state(), []
-        for token in tokenizer.encode(text):
-            model.run_with_hooks([[token]], state, watching)
-            stream.append(seen.read())
-        return np.asarray(np.mean(stream, axis=0))
-
-    direction = direction_of(TOWARDS) - direction_of(AWAY)
-    for strength in (-1.0, 0.0, 1.0):
+    direction = stream_of(TOWARDS) - stream_of(AWAY)
+    stories = {}
+    for strength in (-1.0, 0.0, 0.5, 1.0):
         push.write(strength * direction)  # what was compiled stays as it is
-        greedy = rg.Sampler(temperature=0)
-        story = rg.generate(model, tokenizer, prompt, max_tokens, greedy, hooks=steering)
-        print(f"{strength:+.0f}: {prompt}{''.join(piece.text for piece in story)}\n")
+        story = rg.generate(model, tokenizer, prompt, max_tokens, rg.Sampler(temperature=0), hooks=hooks)
+        stories[strength] = prompt + "".join(piece.text for piece in story)
+        print(f"{strength:+.1f}: {stories[strength]}\n")
+    return stories
 
 
 if __name__ == "__main__":

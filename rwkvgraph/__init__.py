@@ -54,6 +54,8 @@ from rwkvgraph.ops import squared_relu as squared_relu
 from rwkvgraph.ops import stable_exp as stable_exp
 from rwkvgraph.ops import subtract as subtract
 from rwkvgraph.ops import tanh as tanh
+from rwkvgraph.quant import Matrix as Matrix
+from rwkvgraph.quant import matrix as matrix
 from rwkvgraph.sampler import Sampler as Sampler
 from rwkvgraph.state import State as State
 from rwkvgraph.tokenizer import Tokenizer as Tokenizer

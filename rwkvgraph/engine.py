@@ -62,8 +62,11 @@ class Engine(Protocol):
     def copy_slot(self, source: Sequence[Any], slot: int, target: Sequence[Any], to: Sequence[int]) -> None:
         """Copy a slot of some memories to slots of memories of the same shapes, without the host."""
 
-    def make_writable(self, graph: Graph) -> bool:
-        """Make ready for a graph that writes weights; gives whether programs have to be compiled anew."""
+    def make_reachable(self, graph: Graph) -> bool:
+        """Make ready for a graph that writes weights, or reads matrices by other operations than products.
+
+        Gives whether programs have to be compiled anew.
+        """
 
     def compile(self, graph: Graph, spliced: Graph, output: Buffer) -> Compiled:
         """Lower a graph, whose hooks have run (`spliced`), and make it ready to run."""
@@ -131,7 +134,7 @@ class HostEngine:
             for memory, other in zip(source, target, strict=True):
                 other.rows[list(to)] = memory.rows[slot].copy()
 
-    def make_writable(self, graph: Graph) -> bool:
+    def make_reachable(self, graph: Graph) -> bool:
         """Arrays always are."""
         return False
 

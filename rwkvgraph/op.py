@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -181,7 +182,13 @@ def _check_race(op: TensorOp) -> None:
 
 
 def _fields(op: TensorOp) -> tuple[Any, ...]:
-    return fields(cast(Any, op))
+    return _fields_of(type(op))  # type: ignore[arg-type]  # classes are hashable, whatever their instances are
+
+
+@cache
+def _fields_of(kind: Any) -> tuple[Any, ...]:
+    """A class's fields; looked up for every operation of every run on numpy."""
+    return fields(kind)
 
 
 class Map(TensorOp):

@@ -44,7 +44,7 @@ class Programs:
 
     def _compiled(self, hooks: Hooks | None) -> Compiled:
         spliced = splice(self._graph, hooks)
-        if self._engine.make_writable(spliced):  # what was compiled before binds memory that is gone
+        if self._engine.make_reachable(spliced):  # what was compiled before binds memory that is gone
             self._by_set.clear()
             self._by_graph.clear()
         signature = spliced.signature()

@@ -6,11 +6,12 @@ A format says nothing about kernels, and kernels reach weights only through the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from rwkvgraph.op import Array, DType, Tensor
+from rwkvgraph.errors import ShapeError
+from rwkvgraph.op import Array, Buffer, DType, Tensor
 from rwkvgraph.view import Shape, round_up
 
 BLOCK = 8
@@ -64,6 +65,29 @@ class Matrix:
     format: Format
     parts: tuple[Tensor, ...]
 
+    def __post_init__(self) -> None:
+        """Raise ShapeError for parts that kernels would read as another matrix."""
+        for part in self.parts:
+            steps = part.view.strides
+            blocks = len(steps) == 2 and steps[1] == 1 and steps[0] % BLOCK == part.view.offset % BLOCK == 0
+            if not blocks or part.dtype is not self.format.dtype or part.view.from_last is not None:
+                raise ShapeError(
+                    f"{part!r} is no matrix of {self.format.name}: (M, K) of {self.format.dtype.value}, each "
+                    f"row at a multiple of {BLOCK} elements; rg.matrix(values) makes one"
+                )
+
+    def write(self, rows: Any) -> None:
+        """Replace the weights (M, K) of a matrix that `matrix` made. Nothing is compiled again.
+
+        Raises ShapeError for other shapes.
+        """
+        values = np.asarray(rows)
+        if values.shape != self.shape or len(self.parts) != 1:
+            raise ShapeError(f"{self!r} was given weights of shape {values.shape}")
+        buffer = self.parts[0].source
+        assert isinstance(buffer, Buffer), "a matrix lies in memory"
+        buffer.write(self.format.pack(values).reshape(buffer.shape))
+
     @property
     def shape(self) -> tuple[int, int]:
         """(M, K)."""
@@ -72,6 +96,21 @@ class Matrix:
     def __repr__(self) -> str:
         split = f" in {len(self.parts)} parts" if len(self.parts) > 1 else ""
         return f"{self.parts[0].source.name}: {self.format.name}{list(self.shape)}{split}"
+
+
+def matrix(values: Any, name: str = "matrix") -> Matrix:
+    """A matrix (M, K) of half precision weights in a buffer of its own, for matmul in hooks.
+
+    Raises ShapeError for values of another rank.
+    """
+    rows = np.asarray(values)
+    if rows.ndim != 2 or not rows.size:
+        raise ShapeError(f"a matrix has rows and columns, at least one; given an array of {rows.shape}")
+    storage = Fp16()
+    packed = storage.pack(rows)
+    buffer = Buffer(name, (packed.size,), DType.F16)
+    buffer.write(packed.reshape(-1))
+    return Matrix(storage, (buffer.tensor.reshape(*packed.shape)[:, : rows.shape[1]],))
 
 
 def _rows(shape: Shape) -> int:

@@ -75,8 +75,11 @@ class _Replay:
         layer = getattr(site.hook, "layer", None)
         with in_layer(layer), tape() as built:
             returned = function(frame, layer) if _takes_layer(function) else function(frame)
-            changed = {name: _own(value, built) for name, value in frame.values().items()
-                       if value is not before.get(name)}  # fmt: skip
+            assigned = {
+                name: value for name, value in frame.values().items() if value is not before.get(name)
+            }
+            replaced = {name: _rebindable(name, site) for name in assigned}
+            changed = {name: _own(value, built) for name, value in assigned.items()}
         built += _returned(returned, site.hook, [*built, *self._there])
         for op in built:
             self._check_known(op, site.hook)
@@ -85,7 +88,7 @@ class _Replay:
             self._there.append(op)
             self._known.add(id(op))
         for name, value in changed.items():
-            self._now[id(_rebindable(name, site).source)] = value
+            self._now[id(replaced[name].source)] = value
 
 
 def _rebindable(name: str, site: Site) -> Tensor:

@@ -25,7 +25,7 @@ from rwkvgraph.graph import Graph
 from rwkvgraph.interpret import Host, interpret
 from rwkvgraph.op import Array, Buffer, DType, Map, Role, Tensor, TensorOp, record, replace_operands, tape
 from rwkvgraph.ops import blit, tanh
-from rwkvgraph.quant import Fp16, Matrix
+from rwkvgraph.quant import matrix as matrix
 from rwkvgraph.view import Dim, Sizes
 
 Contents = Mapping[Buffer, Array]
@@ -38,16 +38,6 @@ def holding(values: Any, name: str = "x") -> Tensor:
     buffer = Buffer(name, array.shape, kinds.get(array.dtype.kind, DType.F32))
     buffer.write(array)
     return buffer.tensor
-
-
-def matrix(values: Any, name: str = "w") -> Matrix:
-    """A matrix (M, K) of half precision weights, as an operand of matmul."""
-    rows = np.asarray(values)
-    storage = Fp16()
-    packed = storage.pack(rows)
-    flat = holding(packed.reshape(-1), name)
-    part = flat.reshape(*packed.shape)[:, : rows.shape[1]]
-    return Matrix(storage, (part,))
 
 
 def check_op(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
-
-from rwkvgraph_codegen.source import LOWEST
 
 Lanes = Mapping[str, list[str]]
 """The variables of each operand: one for each lane that a thread has."""
@@ -67,10 +65,20 @@ class Head:
         """The variables with a thread's lanes."""
         return [f"i2_{q}" for q in range(self.columns // 8)] if self.is_subgroup else ["i2"]
 
+    def memory(self, sums: int) -> int:
+        """Bytes of workgroup memory: six numbers a row for each share, `sums` and two lanes a thread."""
+        if self.is_subgroup:
+            return 0
+        exchanged = 0 if self.swaps else 2 * self.lanes * self.threads
+        return 4 * (6 * self.shares * self.size + sums * self.threads + exchanged)
+
     @property
-    def memory(self) -> int:
-        """Bytes of workgroup memory: five numbers a row, and a lane a thread."""
-        return 0 if self.is_subgroup else 4 * (5 * self.size + self.lanes * self.threads)
+    def swaps(self) -> bool:
+        """Whether threads sum within their subgroup, not through workgroup memory alone.
+
+        Only where both counts are powers of two is the thread that one swaps with always there.
+        """
+        return self.subgroups and self.shares in (2, 4) and self.columns & (self.columns - 1) == 0
 
     @property
     def each(self) -> int:
@@ -78,14 +86,17 @@ class Head:
         return self.size // self.shares
 
 
-def head_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> dict[str, object]:
+def head_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes, sums: int) -> dict[str, object]:
     """The holes of the head's template: the lines that load, use and store a thread's share of the state.
+
+    sums: reductions over the head that a token takes.
 
     The state is in variables s0, s1, … of `buffer`. Unrolled, so that it stays in registers: naga bounds
     loops in a way that keeps drivers from unrolling them.
     """
-    make = _subgroup_text if head.is_subgroup else _workgroup_text
-    return make(buffer, head, rule, inputs)
+    if head.is_subgroup:
+        return _subgroup_text(buffer, head, rule, inputs)
+    return {**_workgroup_text(buffer, head, rule, inputs), "sums": max(1, sums)}
 
 
 def scan_text(buffer: str, lanes: int, rule: ScanRule, inputs: Lanes) -> dict[str, object]:
@@ -102,30 +113,47 @@ def scan_text(buffer: str, lanes: int, rule: ScanRule, inputs: Lanes) -> dict[st
 
 def _workgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> dict[str, object]:
     lines: dict[str, list[str]] = {"load": [], "look": [], "update": [], "store": []}
-    names = {name: values[0] for name, values in inputs.items()} | {"seen": "seen", "y": "y"}
+    own = {name: values[0] for name, values in inputs.items()}
+    taken = _taken(rule, inputs)
+    names = {**own, **{name: f"column_{name}" for name in taken}, "seen": "seen", "y": "sum"}
     if rule.look:
         lines["look"].append("var seen = V(0.0);")
     for j in range(head.each):
         place = f"{buffer}[(column + {j}u * place.z) / {head.lanes}u]"
         lines["load"].append(f"var s{j} = {place};")
         if rule.look:
-            lines["look"].append(f"seen = fma(s{j}, V(looks[first + {j}u]), seen);")
-        lines["update"].append(f"let t{j} = numbers[first + {j}u];")
+            lines["look"].append(f"seen = fma(s{j}, V(looks[row + {j}u]), seen);")
+        lines["update"].append(f"let t{j} = numbers[row + {j}u];")
         lines["update"] += _step(rule, {**names, "s": f"s{j}", "t": f"t{j}"})
         lines["store"].append(f"{place} = s{j};")
     if rule.look:
-        lines["look"].append("seen = sum_shares(thread, seen);")
-    lines["hand_out"] = _hand_out(head, rule, names)
-    sizes = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
-    sizes |= {"columns": head.columns, "threads": head.threads, "each": head.each}
-    looks = f"var<workgroup> looks: array<f32, {head.size}>;" if rule.look else ""
-    return {
-        **_indented(lines), **sizes, "looks": looks, "sum_shares": _sum_shares(head), **_reductions(head)
-    }  # fmt: skip
+        lines["look"].append("seen = sum_shares(thread, seen, 0u);")
+    at = f"[token * {head.columns}u + i2]"
+    lines["take"] = [f"let column_{name} = columns_{name}{at};" for name in taken]
+    lines["hand_out"] = _hand_out(head, rule, own, taken)
+    sizes: dict[str, object] = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
+    sizes |= {"threads": head.threads, "each": head.each, "turn": "1u" if rule.look else "token % 2u"}
+    texts = {"shared": _shared(head, rule, taken), "sum_shares": _sum_shares(head)}
+    return {**_indented(lines), **sizes, **texts, **_reductions(head)}
+
+
+def _taken(rule: HeadRule, inputs: Lanes) -> list[str]:
+    """The operands that a step takes of its columns."""
+    used = {name for line in rule.step for name in Template(line).get_identifiers()}
+    return [name for name in inputs if name in used]
+
+
+def _shared(head: Head, rule: HeadRule, taken: Sequence[str]) -> str:
+    """What else of the tokens goes round through workgroup memory."""
+    count = f"{head.shares} * {head.columns}"
+    lines = [f"var<workgroup> columns_{name}: array<V, {count}>;" for name in taken]
+    if rule.look:
+        lines.append(f"var<workgroup> looks: array<f32, {head.shares} * {head.size}>;")
+    return "\n".join(lines)
 
 
 def _indented(lines: Mapping[str, list[str]]) -> dict[str, object]:
-    depth = {"load": 1, "look": 2, "update": 2, "step": 2, "store": 1, "hand_out": 3}
+    depth = {"load": 1, "store": 1, "step": 2, "hand_out": 2, "take": 3, "look": 3, "update": 3}
     return {name: "\n".join("    " * depth[name] + line for line in part) for name, part in lines.items()}
 
 
@@ -172,86 +200,108 @@ def _filled(text: str, names: Mapping[str, str]) -> str:
     return Template(text).substitute(names)
 
 
-def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str]) -> list[str]:
-    """Lines that put the numbers of a thread's lane of rows where all threads can read them."""
+def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str], taken: Sequence[str]) -> list[str]:
+    """Lines that put what a thread has prepared of its token where all threads can read it."""
     lines = [f"let n{at} = {_filled(number, names)};" for at, number in enumerate(rule.numbers)]
     if rule.look:
         lines.append(f"let look = {_filled(rule.look, names)};")
     for index in range(head.lanes):
         part = f".{'xyzw'[index]}" if head.lanes == 4 else ""
-        row = f"i2 * {head.lanes}u + {index}u"
+        row = f"share * {head.size}u + i2 * {head.lanes}u + {index}u"
         lines.append(f"numbers[{row}] = vec4<f32>({', '.join(f'n{at}{part}' for at in range(4))});")
         if rule.look:
             lines.append(f"looks[{row}] = look{part};")
-    return lines
+    return lines + [f"columns_{name}[share * {head.columns}u + i2] = {names[name]};" for name in taken]
 
 
 def _sum_shares(head: Head) -> str:
+    """`sum_shares(thread, value, turn)`: over the threads of a column.
+
+    Two calls in a row take turns 0 and 1, so that nobody overwrites what others still read.
+    """
+    shared = ""
     if head.shares == 1:
-        return "    return value;"
-    at = [f"shared_sums[thread % {head.columns}u + {index * head.columns}u]" for index in range(head.shares)]
-    return "\n".join(
-        [
-            "    workgroupBarrier(); // the threads may still read the sums before",
-            "    shared_sums[thread] = value;",
-            "    workgroupBarrier();",
-            f"    return {' + '.join(at)};",
+        lines = ["return value;"]
+    elif head.swaps:
+        lines = [
+            "let pair = value + subgroupShuffleXor(value, 1u);",
+            "return pair + subgroupShuffleXor(pair, 2u);" if head.shares == 4 else "return pair;",
         ]
-    )
+    else:
+        shared = f"var<workgroup> exchanged: array<V, 2 * {head.threads}>;\n"
+        parts = [f"exchanged[at + {index}u]" for index in range(head.shares)]
+        lines = [
+            f"exchanged[turn * {head.threads}u + thread] = value;",
+            "workgroupBarrier();",
+            f"let at = turn * {head.threads}u + thread / {head.shares}u * {head.shares}u;",
+            f"return {' + '.join(parts)};",
+        ]
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"{shared}fn sum_shares(thread: u32, value: V, turn: u32) -> V {{\n{body}\n}}"
 
 
 def _reductions(head: Head) -> dict[str, str]:
-    """`reduce_head(thread, value)` and `reduce_head_max`: over the first threads of a head, a lane each.
+    """`reduce_head(thread, value, place)` and `reduce_head_max`: over the columns of a thread's own token.
 
-    Also the entry point's inputs and first line that they need.
+    place: which of a token's reductions it is. Also the entry point's inputs and first line that they need.
     """
-    make = _with_subgroups if head.subgroups else _without_subgroups
+    make = _with_subgroups if head.swaps else _without_subgroups
     fold = ("dot(value, V(1.0))", "max(max(value.x, value.y), max(value.z, value.w))")
     folded = fold if head.lanes == 4 else ("value", "value")
     pair = [
-        make("reduce_head", head, folded[0], "a + b", "0.0", "subgroupAdd"),
-        make("reduce_head_max", head, folded[1], "max(a, b)", LOWEST, "subgroupMax"),
+        make("reduce_head", head, folded[0], "a + b"),
+        make("reduce_head_max", head, folded[1], "max(a, b)"),
     ]
-    if not head.subgroups:
+    if not head.swaps:
         return {"reduce": "\n".join(pair), "inputs": "", "set_up": ""}
     return {
         "reduce": "\n".join(["var<private> width: u32;", *pair]),
-        "inputs": ", @builtin(subgroup_size) subgroup: u32,\n"
-        "        @builtin(subgroup_invocation_id) lane: u32",
+        "inputs": ", @builtin(subgroup_size) subgroup: u32",
         "set_up": "    width = subgroup;",
     }
 
 
-def _with_subgroups(name: str, head: Head, folded: str, combine: str, start: str, function: str) -> str:
-    """Each subgroup reduces its threads, then every thread the subgroups."""
-    return f"""fn {name}(thread: u32, value: V) -> f32 {{
-    let mine = {function}(select({start}, {folded}, thread < {head.columns}u));
-    workgroupBarrier(); // the threads may still read the values before
-    if thread % width == 0u {{
-        shared_sums[thread / width] = V(mine);
+def _with_subgroups(name: str, head: Head, folded: str, combine: str) -> str:
+    """Threads swap within their subgroup what the columns have; then each takes the subgroups' results.
+
+    A swap reaches as far as the smaller of subgroup and workgroup, so it is left out where that ends.
+    """
+    steps = []
+    distance = head.shares
+    while distance < head.threads:
+        steps.append(
+            f"    b = subgroupShuffleXor(a, {distance}u);\n    a = select(a, {combine}, {distance}u < width);"
+        )
+        distance *= 2
+    return f"""fn {name}(thread: u32, value: V, place: u32) -> f32 {{
+    var a = {folded};
+    var b = a;
+{chr(10).join(steps)}
+    let first = place * {head.threads}u;
+    let share = thread % {head.shares}u;
+    if thread % width < {head.shares}u {{
+        shared_sums[first + thread / width * {head.shares}u + share] = a;
     }}
     workgroupBarrier();
-    var a = {start};
-    for (var index = 0u; index < ({head.threads}u + width - 1u) / width; index++) {{
-        let b = shared_sums[index]{".x" if head.lanes == 4 else ""};
+    a = shared_sums[first + share];
+    for (var index = 1u; index < ({head.threads}u + width - 1u) / width; index++) {{
+        b = shared_sums[first + index * {head.shares}u + share];
         a = {combine};
     }}
     return a;
 }}"""
 
 
-def _without_subgroups(name: str, head: Head, folded: str, combine: str, start: str, function: str) -> str:
-    """Every thread reduces all values: heads are not always a power of two, and this needs two barriers."""
-    del function
-    return f"""fn {name}(thread: u32, value: V) -> f32 {{
-    workgroupBarrier(); // the threads may still read the values before
-    if thread < {head.columns}u {{
-        shared_sums[thread] = V({folded});
-    }}
+def _without_subgroups(name: str, head: Head, folded: str, combine: str) -> str:
+    """Every thread reduces all values: heads are not always a power of two, and this needs one barrier."""
+    return f"""fn {name}(thread: u32, value: V, place: u32) -> f32 {{
+    let first = place * {head.threads}u;
+    let share = thread % {head.shares}u;
+    shared_sums[first + thread] = {folded};
     workgroupBarrier();
-    var a = {start};
-    for (var index = 0u; index < {head.columns}u; index++) {{
-        let b = shared_sums[index]{".x" if head.lanes == 4 else ""};
+    var a = shared_sums[first + share];
+    for (var index = 1u; index < {head.columns}u; index++) {{
+        let b = shared_sums[first + index * {head.shares}u + share];
         a = {combine};
     }}
     return a;

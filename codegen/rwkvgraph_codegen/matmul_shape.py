@@ -10,6 +10,7 @@ input, elements from token to token).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 
 DECODE = """fn low(eight: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(eight.x), unpack2x16float(eight.y));
@@ -26,8 +27,10 @@ class Shape:
     Its family, threads a workgroup, matrix rows and tokens of a thread or workgroup.
     family "split": the threads of a workgroup share the columns of `rows` rows and `tokens` tokens.
     family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
-    family "tile": a workgroup takes 8 `rows` by 8 `tokens` threads' worth, through workgroup memory.
-    max_tokens: the most tokens in a run for which it is chosen; None for any number.
+    family "tile": a workgroup is a square of threads, each with `rows` by `tokens` sums, and reads both
+    matrices through workgroup memory, 8 `unroll` columns at a time.
+    max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen
+    only where it makes so many workgroups.
     """
 
     family: str
@@ -36,16 +39,23 @@ class Shape:
     tokens: int
     unroll: int = 1
     max_tokens: int | None = None
+    min_groups: int = 0
+
+    @property
+    def side(self) -> int:
+        """Threads along a side of a tile's square."""
+        return isqrt(self.threads)
 
     @property
     def group_rows(self) -> int:
         """Matrix rows of a workgroup."""
-        return {"split": self.rows, "lanes": self.rows * self.threads, "tile": self.rows * 8}[self.family]
+        rows = {"split": self.rows, "lanes": self.rows * self.threads, "tile": self.rows * self.side}
+        return rows[self.family]
 
     @property
     def group_tokens(self) -> int:
         """Tokens of a workgroup."""
-        return self.tokens * 8 if self.family == "tile" else self.tokens
+        return self.tokens * self.side if self.family == "tile" else self.tokens
 
 
 HEAD = """

@@ -39,12 +39,16 @@ class Load:
     row: str = "i0"
     lane: str = "i2"
 
-    def text(self) -> str:
-        """The line of WGSL."""
-        place = f"here.at[{self.at}], {self.row}"
+    def value(self, row: str = "") -> str:
+        """The expression; row: another than its own."""
+        place = f"here.at[{self.at}], {row or self.row}"
         if self.mode in ("lane", "splat"):
             place += f", i1, {self.lane}"
-        return f"let {self.name} = load_{self.binding.name}_{self.mode}({place});"
+        return f"load_{self.binding.name}_{self.mode}({place})"
+
+    def text(self) -> str:
+        """The line of WGSL."""
+        return f"let {self.name} = {self.value()};"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rwkvgraph.compiler.domain import Domain
@@ -19,12 +20,12 @@ from rwkvgraph_codegen import (
     Call,
     Head,
     HeadRule,
+    Load,
     Parts,
     ScanRule,
     Source,
     Statement,
     assemble,
-    block,
     fill,
     head_text,
     prelude,
@@ -39,6 +40,9 @@ MOST_ROWS = 32
 llvmpipe's compile time grows faster than their number.
 """
 
+USUAL_SUMS = 3
+"""Reductions over a head that a token takes: an l2 norm, and the two of a layer norm."""
+
 SCAN_THREADS = 32
 """Lanes of channels in a workgroup: few, as a decode step of 4,096 channels has 1,024 lanes in all."""
 
@@ -49,16 +53,16 @@ def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple
     (op,) = (op for op in group.ops if isinstance(op, Recurrence))
     slots = Amount.of(op.starts.shape[0])
     if isinstance(op.rule, ScanRule):
-        threads = min(SCAN_THREADS, target.lanes or SCAN_THREADS)
+        threads, subgroups = min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
         main = _scan(writer, op, op.rule, threads)
         grid = Grid(Amount(domain.count), threads, slots)
     else:
         head = _head(domain, target)
-        _check_head(op, head, target)
-        threads, main = head.threads, _heads(writer, op, op.rule, head)
+        threads, subgroups = head.threads, head.is_subgroup or head.swaps
+        main = _heads(writer, op, op.rule, head, target)
         grid = Grid(Amount(domain.middle), 1, slots)
     functions, statements = tuple(writer.functions.values()), tuple(main.statements)
-    parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, target.subgroups)
+    parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, subgroups)
     return writer, assemble(group.label, parts, main.text, threads, target.dialect), grid
 
 
@@ -70,14 +74,21 @@ class _Main:
     statements: tuple[Statement, ...]
 
 
-def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head) -> _Main:
+def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: Target) -> _Main:
     lanes = _Lanes(writer, head.lane_names, head.shares)
     inputs, split = lanes.before(op)
     lanes.give(op, [f"y{q}" for q in range(len(head.lane_names))] if head.is_subgroup else ["y"])
     lanes.after(op)
-    text = head_text(_buffer_name(writer, op.state), head, rule, inputs)
-    file = "head_subgroup.wgsl" if head.is_subgroup else "head.wgsl"
-    return _main(writer, op, lanes.statements, split, file, text)
+    _check_head(op, head, lanes.sums, target)
+    text = head_text(_buffer_name(writer, op.state), head, rule, inputs, lanes.sums)
+    if head.is_subgroup:
+        return _main(writer, op, lanes.statements, split, "head_subgroup.wgsl", text)
+    ahead = _fetched(lanes.statements) if target.kind == "gpu" else []
+    text |= {
+        "fetch": _lines(1, _fetch_first(ahead)),
+        "fetch_next": _lines(2, _fetch_next(ahead, head.shares)),
+    }
+    return _main(writer, op, lanes.statements, split, "head.wgsl", text, ahead)
 
 
 def _scan(writer: Writer, op: Recurrence, rule: ScanRule, threads: int) -> _Main:
@@ -89,6 +100,32 @@ def _scan(writer: Writer, op: Recurrence, rule: ScanRule, threads: int) -> _Main
     return _main(writer, op, lanes.statements, split, "scan.wgsl", {**text, "threads": threads})
 
 
+def _fetched(statements: Sequence[Statement]) -> list[Load]:
+    """The loads of a token's own rows: they can be under way while the token before is worked on.
+
+    On a GPU, where the tokens of a head follow each other and nothing else hides how long memory takes.
+    """
+    return [item for item in statements if isinstance(item, Load) and item.row == HERE]
+
+
+def _fetch_first(loads: Sequence[Load]) -> list[str]:
+    """The lines that ask for the values of a share's first token."""
+    lines = [f"var next_{load.name} = {load.value('opening')};" for load in loads]
+    return ["let opening = min(start + share, end - 1u);", *lines] if loads else []
+
+
+def _fetch_next(loads: Sequence[Load], shares: int) -> list[str]:
+    """The lines that ask for the values of a share's next token; at the end for the last one's again."""
+    return [
+        f"let following = min(i0 + {shares}u, end - 1u);",
+        *(f"next_{load.name} = {load.value('following')};" for load in loads),
+    ] if loads else []  # fmt: skip
+
+
+def _lines(depth: int, lines: Sequence[str]) -> str:
+    return "\n".join("    " * depth + line for line in lines)
+
+
 def _main(
     writer: Writer,
     op: Recurrence,
@@ -96,19 +133,26 @@ def _main(
     split: int,
     file: str,
     text: dict[str, object],
+    ahead: Sequence[Load] = (),
 ) -> _Main:
-    """A template filled, with the functions before it; statements from `split` on come after the step."""
+    """A template filled, with the functions before it; statements from `split` on come after the step.
+
+    ahead: loads whose values were asked for a token before.
+    """
+    arrived: dict[Statement, str] = {item: f"let {item.name} = next_{item.name};" for item in ahead}
+    here = [arrived.get(item) or item.text() for item in statements]
     holes = {**text, **_state(writer, op)}
-    holes |= {"prologue": block(statements[:split], 2), "epilogue": block(statements[split:], 2)}
+    holes |= {"prologue": _lines(2, here[:split]), "epilogue": _lines(2, here[split:])}
     return _Main("\n".join([*_readers(writer, op), fill(prelude(file), **holes)]), tuple(statements))
 
 
-def _check_head(op: Recurrence, head: Head, target: Target) -> None:
+def _check_head(op: Recurrence, head: Head, sums: int, target: Target) -> None:
     """Raise CompileError for heads that a workgroup of the device cannot hold."""
     limits = target.limits
-    if head.threads > limits.max_workgroup_invocations or head.memory > limits.max_workgroup_storage:
+    memory = head.memory(sums)
+    if head.threads > limits.max_workgroup_invocations or memory > limits.max_workgroup_storage:
         raise CompileError(
-            f"heads of {head.size} need {head.threads} threads and {head.memory} bytes a workgroup; the "
+            f"heads of {head.size} need {head.threads} threads and {memory} bytes a workgroup; the "
             f"device allows {limits.max_workgroup_invocations} and {limits.max_workgroup_storage} "
             f"(built at {op.where})"
         )
@@ -123,8 +167,14 @@ def _head(domain: Domain, target: Target) -> Head:
     if target.kind == "cpu":
         shares = next((n for n in possible if size // n <= MOST_ROWS), possible[-1])
     else:
-        shares = max(n for n in possible if n <= 4)
+        heads = [Head(size, domain.lanes, n, target.subgroups) for n in possible if n <= 4]
+        return [head for head in heads if _fits(head, target)][-1]
     return Head(size, domain.lanes, shares, target.subgroups)
+
+
+def _fits(head: Head, target: Target) -> bool:
+    """Whether a workgroup's memory holds a head with the reductions that RWKV-7 has; one share always may."""
+    return head.shares == 1 or head.memory(USUAL_SUMS) <= target.limits.max_workgroup_storage
 
 
 class _Lanes:
@@ -139,6 +189,11 @@ class _Lanes:
         self._shares = shares
         self._scopes = [Scope(writer, name, self.statements) for name in names]
         self._summed: set[str] = set()
+
+    @property
+    def sums(self) -> int:
+        """Reductions over the head so far."""
+        return len(self._summed)
 
     def before(self, op: Recurrence) -> tuple[dict[str, list[str]], int]:
         """Write what comes before the recurrence.
@@ -178,7 +233,7 @@ class _Lanes:
                 for scope in self._scopes:
                     scope.store(item)
                 if self._shares > 1:
-                    self._scopes[0].guard_stores(first, "is_first")
+                    self._scopes[0].guard_stores(first, "is_mine")
 
     def _sum(self, op: TensorOp) -> None:
         """Emit the reductions over the head that a value needs, before the value itself."""
@@ -188,15 +243,16 @@ class _Lanes:
             for index, reduction in enumerate(want.op.reduce):
                 name = self._writer.sum_name(want.op, HERE, reduction.name)
                 if name not in self._summed:
+                    values = [scope.reduction(want.op, index) for scope in self._scopes]
+                    self._reduce(name, values, reduction)
                     self._summed.add(name)
-                    self._reduce(name, [scope.reduction(want.op, index) for scope in self._scopes], reduction)
 
     def _reduce(self, name: str, values: list[str], reduction: Reduction) -> None:
         joined = values[0]
         for value in values[1:]:
             joined = f"{joined} + {value}" if reduction.combine == "+" else f"max({joined}, {value})"
         kind = "reduce_head" if reduction.combine == "+" else "reduce_head_max"
-        self.statements.append(Call(name, kind, ("thread", joined)))
+        self.statements.append(Call(name, kind, ("thread", joined, f"{self.sums}u")))
 
 
 def _state(writer: Writer, op: Recurrence) -> dict[str, object]:

@@ -57,14 +57,19 @@ CPU_NARROW = Tuning(
 # (16 TFLOP/s): four tokens a workgroup, and those of the same rows side by side, so that memory is read once
 # and the cache serves the others. Eight tokens a workgroup, or more rows, are 5 to 30 % slower; 32, with each
 # weight loaded by one thread alone, are 2.5 times slower (registers), tiles in workgroup memory 1.5 times.
-# Up to 128 tokens tiles leave most of the GPU idle: 8x2048 with 64 slots takes 22.7 ms with them, else 8.3,
-# with 128 slots 28.9 and 20.5.
-# 1024 tokens: 26 TFLOP/s; tiles of 128x128 reach 36, but small matrices do not fill the GPU with those.
+# More tokens: tiles of 64x64 where those make 200 workgroups or more, else most of the GPU is idle, and each
+# workgroup's walk along K is long: with 128 tokens 195 instead of 440 us for 8192x2048, 830 instead of 320
+# for 2048x8192. Eight rows a workgroup are 1.1 to 1.4 times faster than four from 64 tokens on.
+# 1024 tokens: 27 to 30 TFLOP/s with tiles of 64x64, 34 with 128x64 where those make 600 workgroups and more;
+# with 256 of them 24. Tiles of 128x128 (256 threads) reach 34 and, on small matrices, 24; 64x128 and 128x128
+# of 64 threads 33 and 6 (registers).
 GPU = Tuning(
     256,
     (
         Shape("split", 128, 4, 1, max_tokens=1),
-        Shape("split", 64, 4, 4, max_tokens=128),
-        Shape("tile", 64, 8, 8, unroll=2),
+        Shape("split", 64, 4, 4, max_tokens=32),
+        Shape("split", 64, 8, 4),
+        Shape("tile", 64, 8, 8, unroll=2, min_groups=200),
+        Shape("tile", 64, 16, 8, unroll=2, min_groups=600),
     ),
 )

@@ -181,7 +181,7 @@ class Context:
     def _compile(self, text: str, signature: Signature, label: str) -> Kernel:
         layout = self.layout(signature)
         try:
-            module = self.device.create_shader_module(label=label, code=text)
+            module = self.driver.shader(text, label)
             pipeline = self.device.create_compute_pipeline(
                 label=label,
                 layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),

@@ -14,7 +14,7 @@ from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, TextureMemory, memory_
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.gpu.transfer import PIECE, flush
 from rwkvgraph.graph import Graph
-from rwkvgraph.op import Array, Buffer
+from rwkvgraph.op import Array, Buffer, DType
 from rwkvgraph.view import Sizes
 
 
@@ -70,14 +70,18 @@ class GpuEngine:
                 self._scratch = self.context.buffer(nbytes, "slot on its way", largest_binding=16)
             slots.copy_slot(self.context, self._scratch, source, slot, target, to)
 
-    def make_writable(self, graph: Graph) -> bool:
-        """Move weights that a graph writes from textures to buffers; gives whether there were such.
+    def make_reachable(self, graph: Graph) -> bool:
+        """Move weights from textures to buffers where a graph writes them, or reads f16 but by matmul.
 
-        What was compiled before then binds textures that no longer are the weights.
+        Gives whether there were such. What was compiled before then binds textures that no longer are the
+        weights.
         """
-        written = {tensor.source for op in graph.ops for tensor in op.updates().values()}
+        needed = {tensor.source for op in graph.ops for tensor in op.updates().values()}
+        for op in graph.ops:
+            if op.kind != "matmul":
+                needed |= {item.source for item in op.operands().values() if item.dtype is DType.F16}
         moved = [(buffer, memory) for buffer, memory in self._resident.items()
-                 if buffer in written and isinstance(memory, TextureMemory)]  # fmt: skip
+                 if buffer in needed and isinstance(memory, TextureMemory)]  # fmt: skip
         for buffer, memory in moved:
             self._resident[buffer] = memory.as_buffer()
             buffer.is_texture = False

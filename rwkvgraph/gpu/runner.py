@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,9 +25,13 @@ from rwkvgraph.op import Array, Buffer, Role
 from rwkvgraph.view import Dim, E, O, Sizes, T, resolve, round_up, row_width
 from rwkvgraph_codegen import Binding
 
-AHEAD = 48
+AHEAD = 24
 """Passes in a submission. The device starts with the first ones while the others are still being recorded."""
+FIRST = 8
+"""Passes in the first submission of a run: until it comes, the device waits.
 
+An NVIDIA H200, 99 passes: 1.01 ms a run with 8 and then 24, 1.12 with 48 at a time.
+"""
 
 MOST_OUTPUT_BYTES = 256 << 20
 """Most bytes of a run's output: it is held once on the device and once where the host reads it."""
@@ -129,10 +134,10 @@ class Runner:
 
         Gives the last ticket.
         """
-        ticket = 0
-        for start in range(0, max(1, len(prepared.steps)), AHEAD):
-            encoder = self.encode(prepared, start, start + AHEAD)
-            if readback is not None and start + AHEAD >= len(prepared.steps):
+        ticket, count = 0, len(prepared.steps)
+        for start, stop in pairwise([0, *range(FIRST, count, AHEAD), max(count, 1)]):
+            encoder = self.encode(prepared, start, stop)
+            if readback is not None and stop >= count:
                 readback.record(encoder, self._shared[self.output], 0, nbytes)
             ticket = self.context.submit([encoder.finish()])
         return ticket

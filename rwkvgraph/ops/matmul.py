@@ -41,7 +41,15 @@ class Matmul(TensorOp):
 
 
 def matmul(w: Matrix, x: Tensor) -> Tensor:
-    """w @ x for each row of x (T, K), as (T, M)."""
+    """w @ x for each row of x (T, K), as (T, M).
+
+    Raises ShapeError for what is no matrix, and for rows of another width.
+    """
+    if not isinstance(w, Matrix):
+        raise ShapeError(
+            f"matmul takes a matrix of weights and a tensor; it was given {w!r:.80} first. rg.matrix(values) "
+            f"makes a matrix, frame.weights has the model's (built at {caller()})"
+        )
     return Matmul(w, x if _is_dense(x) else identity(x)).result
 
 

@@ -266,6 +266,14 @@ def test_a_site_that_the_model_lacks_lists_the_nearest(model: Model) -> None:
         splice(model.graph, on(PostFfnn, lambda frame: None))
 
 
+def test_assigning_the_cursors_says_that_they_are_an_input(model: Model) -> None:
+    def assign(frame: v7.Frame) -> None:
+        frame.cursors = frame.cursors[:, :]
+
+    with pytest.raises(HookError, match=r"frame\.cursors was assigned .* is an input of the run"):
+        splice(model.graph, on(v7.PreAtt(1), assign))
+
+
 @pytest.mark.parametrize(
     ("site", "slot"),
     [

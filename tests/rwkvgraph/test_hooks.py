@@ -124,6 +124,20 @@ def test_weights_can_be_read_and_used_by_hooks(tensors: dict[str, Half], device:
     np.testing.assert_allclose(again.read(), 0, atol=1e-5)
 
 
+def test_a_matrix_can_be_read_by_any_operation(tensors: dict[str, Half], device: Device) -> None:
+    kept = Buffer("kept", (WIDTH, WIDTH))
+
+    def keep(frame: v7.Frame) -> None:
+        (part,) = frame.weights.att.value.parts
+        rg.blit(part[:, :WIDTH], kept)
+
+    model = Model.load(tensors, device)
+    plain = run(model)
+    np.testing.assert_array_equal(run(model, Hooks({v7.PostFfn(1): keep})), plain)
+    np.testing.assert_array_equal(kept.read(), tensors["blocks.1.att.value.weight"])
+    np.testing.assert_array_equal(run(model), plain)
+
+
 def test_weights_written_by_a_hook_stay_written(tensors: dict[str, Half], device: Device) -> None:
     model = Model.load(tensors, device)
     plain = run(model)

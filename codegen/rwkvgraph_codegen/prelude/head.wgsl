@@ -1,40 +1,51 @@
-// The recurrence of one head of one slot a workgroup, token after token. A lane of the head's columns (values) belongs
-// to $shares threads, each of which holds $each of its rows (keys) in registers for the whole run; a token's numbers of
-// each row go round through workgroup memory.
-var<workgroup> numbers: array<vec4<f32>, $size>;
-$looks
-var<workgroup> shared_sums: array<V, $threads>;
+// The recurrence of one head of one slot a workgroup. A lane of the head's columns (values) belongs to $shares threads
+// side by side, each of which holds $each of its rows (keys) in registers for the whole run.
+//
+// Tokens are taken $shares at a time: each share of a column's threads prepares one of them and finishes it, side by
+// side, and all of them bring the state forward by one after another; what that needs of a token's rows and columns
+// goes round through workgroup memory.
+var<workgroup> numbers: array<vec4<f32>, $shares * $size>;
+$shared
+var<workgroup> shared_sums: array<f32, $sums * $threads>;
 $reduce
-
-fn sum_shares(thread: u32, value: V) -> V {
 $sum_shares
-}
 
 @compute @workgroup_size($threads)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32$inputs) {
 $set_up
     let i1 = group.x;
-    let i2 = thread % ${columns}u;
-    let first = thread / ${columns}u * ${each}u;
-    let is_first = thread < ${columns}u;
+    let i2 = thread / ${shares}u;
+    let share = thread % ${shares}u;
+    let first = share * ${each}u;
     let n = f32(${size});
     let start = load_starts(group.z);
     let cursor = load_cursor(start);
+    let end = cursor.y + cursor.z;
     let place = here.at[$state];
     let column = place.x + cursor.x * place.y + i1 * ${size}u + i2 * ${lanes}u + first * place.z;
+$fetch
 $load
-    for (var i0 = cursor.y; i0 < cursor.y + cursor.z; i0++) {
+    for (var block = cursor.y; block < end; block += ${shares}u) {
+        let i0 = min(block + share, end - 1u);
+        let is_mine = block + share < end;
 $prologue
-        workgroupBarrier(); // the threads may still read the token before
-        if is_first {
 $hand_out
-        }
         workgroupBarrier();
-$look
+$fetch_next
         var y = V(0.0);
+        for (var token = 0u; token < min(${shares}u, end - block); token++) {
+            let row = token * ${size}u + first;
+$take
+$look
+            var sum = V(0.0);
 $update
-        y = sum_shares(thread, y);
+            sum = sum_shares(thread, sum, $turn);
+            if share == token {
+                y = sum;
+            }
+        }
 $epilogue
+        workgroupBarrier(); // the threads may still read these tokens
     }
 $store
 }

@@ -1,10 +1,10 @@
 // The recurrence of one head of one slot a workgroup, which is one subgroup: for software adapters, where memory shared
 // by a workgroup is slow and a barrier slower. A thread holds $count lanes of the state's columns (values), all rows of
 // them, for the whole run; a token's numbers of each row are handed round in the subgroup.
-fn reduce_head(thread: u32, value: V) -> f32 {
+fn reduce_head(thread: u32, value: V, place: u32) -> f32 {
     return subgroupAdd(dot(value, V(1.0)));
 }
-fn reduce_head_max(thread: u32, value: V) -> f32 {
+fn reduce_head_max(thread: u32, value: V, place: u32) -> f32 {
     return subgroupMax(max(max(value.x, value.y), max(value.z, value.w)));
 }
 

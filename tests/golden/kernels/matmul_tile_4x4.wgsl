@@ -79,13 +79,55 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             tile_x[(lane * 4u + 3u) * 8u + four] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
         }
         workgroupBarrier();
-        for (var k = 0u; k < 16u; k++) {
-            let w0 = tile_w[k * 8u + mine_w + 0u];
-            let x0 = tile_x[k * 8u + mine_x + 0u];
-            sum0_0 = fma(w0, vec4<f32>(x0.x), sum0_0);
-            sum0_1 = fma(w0, vec4<f32>(x0.y), sum0_1);
-            sum0_2 = fma(w0, vec4<f32>(x0.z), sum0_2);
-            sum0_3 = fma(w0, vec4<f32>(x0.w), sum0_3);
+        for (var k = 0u; k < 16u; k += 8u) {
+            let w0_0 = tile_w[(k + 0u) * 8u + mine_w + 0u];
+            let x0_0 = tile_x[(k + 0u) * 8u + mine_x + 0u];
+            sum0_0 = fma(w0_0, vec4<f32>(x0_0.x), sum0_0);
+            sum0_1 = fma(w0_0, vec4<f32>(x0_0.y), sum0_1);
+            sum0_2 = fma(w0_0, vec4<f32>(x0_0.z), sum0_2);
+            sum0_3 = fma(w0_0, vec4<f32>(x0_0.w), sum0_3);
+            let w0_1 = tile_w[(k + 1u) * 8u + mine_w + 0u];
+            let x0_1 = tile_x[(k + 1u) * 8u + mine_x + 0u];
+            sum0_0 = fma(w0_1, vec4<f32>(x0_1.x), sum0_0);
+            sum0_1 = fma(w0_1, vec4<f32>(x0_1.y), sum0_1);
+            sum0_2 = fma(w0_1, vec4<f32>(x0_1.z), sum0_2);
+            sum0_3 = fma(w0_1, vec4<f32>(x0_1.w), sum0_3);
+            let w0_2 = tile_w[(k + 2u) * 8u + mine_w + 0u];
+            let x0_2 = tile_x[(k + 2u) * 8u + mine_x + 0u];
+            sum0_0 = fma(w0_2, vec4<f32>(x0_2.x), sum0_0);
+            sum0_1 = fma(w0_2, vec4<f32>(x0_2.y), sum0_1);
+            sum0_2 = fma(w0_2, vec4<f32>(x0_2.z), sum0_2);
+            sum0_3 = fma(w0_2, vec4<f32>(x0_2.w), sum0_3);
+            let w0_3 = tile_w[(k + 3u) * 8u + mine_w + 0u];
+            let x0_3 = tile_x[(k + 3u) * 8u + mine_x + 0u];
+            sum0_0 = fma(w0_3, vec4<f32>(x0_3.x), sum0_0);
+            sum0_1 = fma(w0_3, vec4<f32>(x0_3.y), sum0_1);
+            sum0_2 = fma(w0_3, vec4<f32>(x0_3.z), sum0_2);
+            sum0_3 = fma(w0_3, vec4<f32>(x0_3.w), sum0_3);
+            let w0_4 = tile_w[(k + 4u) * 8u + mine_w + 0u];
+            let x0_4 = tile_x[(k + 4u) * 8u + mine_x + 0u];
+            sum0_0 = fma(w0_4, vec4<f32>(x0_4.x), sum0_0);
+            sum0_1 = fma(w0_4, vec4<f32>(x0_4.y), sum0_1);
+            sum0_2 = fma(w0_4, vec4<f32>(x0_4.z), sum0_2);
+            sum0_3 = fma(w0_4, vec4<f32>(x0_4.w), sum0_3);
+            let w0_5 = tile_w[(k + 5u) * 8u + mine_w + 0u];
+            let x0_5 = tile_x[(k + 5u) * 8u + mine_x + 0u];
+            sum0_0 = fma(w0_5, vec4<f32>(x0_5.x), sum0_0);
+            sum0_1 = fma(w0_5, vec4<f32>(x0_5.y), sum0_1);
+            sum0_2 = fma(w0_5, vec4<f32>(x0_5.z), sum0_2);
+            sum0_3 = fma(w0_5, vec4<f32>(x0_5.w), sum0_3);
+            let w0_6 = tile_w[(k + 6u) * 8u + mine_w + 0u];
+            let x0_6 = tile_x[(k + 6u) * 8u + mine_x + 0u];
+            sum0_0 = fma(w0_6, vec4<f32>(x0_6.x), sum0_0);
+            sum0_1 = fma(w0_6, vec4<f32>(x0_6.y), sum0_1);
+            sum0_2 = fma(w0_6, vec4<f32>(x0_6.z), sum0_2);
+            sum0_3 = fma(w0_6, vec4<f32>(x0_6.w), sum0_3);
+            let w0_7 = tile_w[(k + 7u) * 8u + mine_w + 0u];
+            let x0_7 = tile_x[(k + 7u) * 8u + mine_x + 0u];
+            sum0_0 = fma(w0_7, vec4<f32>(x0_7.x), sum0_0);
+            sum0_1 = fma(w0_7, vec4<f32>(x0_7.y), sum0_1);
+            sum0_2 = fma(w0_7, vec4<f32>(x0_7.z), sum0_2);
+            sum0_3 = fma(w0_7, vec4<f32>(x0_7.w), sum0_3);
         }
         workgroupBarrier();
     }

@@ -12,8 +12,8 @@ from rwkvgraph.errors import CheckError
 from rwkvgraph.gpu.checked import CheckedRunner
 from rwkvgraph.model import Model
 from rwkvgraph.op import Array
+from tests.rwkvgraph.models.small import RANKS
 from tests.rwkvgraph.models.synthetic import Half, synthetic, synthetic_v7
-from tests.rwkvgraph.models.test_sites import RANKS
 
 VERSIONS = ("v4", "v5.0", "v5.2", "v6", "v7")
 PROMPTS: tuple[list[int], ...] = ([3, 1, 4, 1, 5, 9, 2, 6], [], [7])
@@ -76,7 +76,7 @@ def test_the_first_pass_that_differs_is_named(gpu: rg.Context, tensors: dict[str
         model.run_with_hooks([[1, 2]], model.state(), rg.Hooks({v7.PostFfnLinear(1): double}))
     text = str(caught.value)
     assert "(layer 1), matmul+doubled" in text
-    assert "built at test_checked.py:" in text
+    assert "add f32[T, 32], built at rwkvgraph/models/" in text  # the operation whose result is kept
     assert "on the device and" in text
 
 

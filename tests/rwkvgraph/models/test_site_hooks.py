@@ -1,38 +1,29 @@
-"""Hooks at every site of every version, on both devices: what they copy, replace, and do to the state."""
+"""What hooks find at the sites of every version: the papers' values, the state, the weights.
 
-from collections.abc import Sequence
-from functools import cache
+That every slot can be captured and replaced is in test_every_slot.py.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import pytest
 
 from rwkvgraph import ops, v4
+from rwkvgraph.capture import Cache
 from rwkvgraph.hook import Hook
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.models import sites
-from rwkvgraph.op import Array, Buffer, DType, Tensor
+from rwkvgraph.op import Array, Buffer, Tensor
+from rwkvgraph.quant import Matrix
 from rwkvgraph.state import State
-from rwkvgraph.testing import GPU_TOLERANCE, holding
+from rwkvgraph.testing import GPU_TOLERANCE, compare, holding
 from tests.rwkvgraph.conftest import Device
-from tests.rwkvgraph.models.synthetic import Half, synthetic
-from tests.rwkvgraph.models.test_sites import KINDS, RANKS, new_slots
-from tests.rwkvgraph.models.yardstick import Expected, expect
+from tests.rwkvgraph.models.small import HIDDEN, LAYERS, WIDTH, small_model, tensors_of
+from tests.rwkvgraph.models.synthetic import VERSIONS
 
-LAYERS, WIDTH, HIDDEN = 2, 32, 48
 PROMPT = (5, 17, 3, 30, 22)
-VERSIONS = ("v4", "v5.0", "v5.2", "v6", "v7")
-
-
-@cache
-def tensors_of(version: str) -> dict[str, Half]:
-    options = {} if version == "v4" else {"head_size": 16}
-    return synthetic(version, LAYERS, WIDTH, hidden=HIDDEN, vocab=40, low_rank=RANKS.get(version), **options)
-
-
-@cache
-def answer(version: str) -> Expected:
-    return expect(tensors_of(version), PROMPT)
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -43,7 +34,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def model(version: str, device: Device) -> Model:
-    return Model.load(tensors_of(version), device)
+    return small_model(version, device)
 
 
 def run(model: Model, hooks: Hooks | None, state: State, tokens: Sequence[int] = PROMPT) -> Array:
@@ -52,105 +43,37 @@ def run(model: Model, hooks: Hooks | None, state: State, tokens: Sequence[int] =
     return logits
 
 
-def everywhere(version: str, function: object) -> Hooks:
-    hooks = Hooks()
-    for kind in KINDS[version[:2]]:
-        hooks.add(kind, function)  # type: ignore[arg-type]  # a function of a frame
-    return hooks
-
-
-def check(model: Model, version: str, hooks: Hooks, together: bool) -> None:
-    """Fail unless the model gives with the hooks what it gives without."""
-    state = model.state()
-    for tokens in [PROMPT] if together else [[token] for token in PROMPT]:
-        logits = run(model, hooks, state, tokens)
-    answer(version).check_logits(logits)
-    answer(version).check_state(state.read(0))
-
-
-@pytest.mark.parametrize("together", [True, False], ids=["together", "one by one"])
-def test_every_slot_may_be_replaced_by_itself_at_every_site(
-    model: Model, version: str, together: bool
-) -> None:
-    def replace_all(frame: v4.Frame) -> None:
-        for name, tensor in frame.values().items():
-            if tensor.dtype is DType.F32:
-                setattr(frame, name, ops.affine(tensor, 1.0, 0.0))
-
-    check(model, version, everywhere(version, replace_all), together)
-
-
-def test_zero_may_be_added_to_every_slot_where_it_is_new(model: Model, version: str) -> None:
-    zero = holding([0.0])  # a number in a buffer, so that nothing is simplified
-
-    def add_zero(frame: v4.Frame) -> None:
-        assert frame._hook is not None
-        for name in new_slots(version, frame._hook) - {"cursors"}:
-            setattr(frame, name, getattr(frame, name) + zero)
-
-    check(model, version, everywhere(version, add_zero), together=False)  # llvmpipe compiles these quickly
-
-
-def captures(model: Model, version: str) -> dict[tuple[Hook, str], Array]:
-    """The last token's row of what is new at every site, by site and slot."""
-    places = [(at.hook, name) for at in model.graph.sites() for name in sorted(new_slots(version, at.hook))]
-    places = [(hook, name) for hook, name in places if name != "cursors"]
-    seen = Buffer("seen", (len(places), 5 * WIDTH))
-    widths: dict[str, int] = {}
-
-    def capture(frame: v4.Frame) -> None:
-        for row, (hook, name) in enumerate(places):
-            if hook == frame._hook:
-                value: Tensor = getattr(frame, name)
-                widths[name] = int(str(value.shape[-1]))
-                ops.blit(value[-1], seen[row, : widths[name]])
-
-    state = model.state()
-    for token in PROMPT:
-        logits = run(model, everywhere(version, capture), state, [token])
-    answer(version).check_logits(logits)
-    return {(hook, name): row[: widths[name]] for (hook, name), row in zip(places, seen.read(), strict=True)}
-
-
 @pytest.fixture(scope="module")
-def on_numpy(version: str) -> dict[tuple[Hook, str], Array]:
-    return captures(Model.load(tensors_of(version), "cpu"), version)
-
-
-@pytest.mark.gpu
-def test_what_is_captured_on_a_device_is_what_numpy_captures(
-    version: str, gpu: Device, on_numpy: dict[tuple[Hook, str], Array]
-) -> None:
-    found = captures(Model.load(tensors_of(version), gpu), version)
-    assert found.keys() == on_numpy.keys()
-    for place, wanted in on_numpy.items():
-        scale = max(1.0, float(np.abs(wanted).max()))
-        np.testing.assert_allclose(
-            found[place], wanted, rtol=0, atol=20 * GPU_TOLERANCE * scale, err_msg=str(place)
-        )
+def on_numpy(version: str) -> Cache:
+    model = small_model(version, "cpu")
+    return model.run_with_cache([list(PROMPT)], model.state(), "*")[1]
 
 
 def sigmoid(x: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-x)))
 
 
-def test_what_is_captured_obeys_the_papers_equations(
-    version: str, on_numpy: dict[tuple[Hook, str], Array]
-) -> None:
-    def at(kind: type[Hook], name: str) -> Array:
-        return on_numpy[kind(1), name]  # type: ignore[call-arg]  # sites of layers
+def test_what_is_captured_obeys_the_papers_equations(version: str, on_numpy: Cache) -> None:
+    def at(kind: type[Hook], name: str, layer: int = 1) -> Array:
+        (value,) = on_numpy[f"{layer}.{name}@{kind.__name__}"]
+        assert value is not None
+        return value
 
     def same(found: Array, wanted: Array) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
-    before = on_numpy[sites.PostFfn(0), "x"]
+    before = at(sites.PostFfn, "x", 0)
     same(at(sites.PreAtt, "att_x"), before)
     same(at(sites.PostAtt, "x"), before + at(sites.PostAttOut, "att_o"))
     same(at(sites.PostFfn, "x"), at(sites.PostAtt, "x") + at(sites.PostFfnChannelMix, "ffn_x"))
     gate = sigmoid(at(sites.PostFfnLinear, "ffn_r")) if version != "v7" else 1
     same(at(sites.PostFfnChannelMix, "ffn_x"), gate * at(sites.PostFfnLinear, "ffn_v"))
     assert (at(sites.PostFfnActivate, "ffn_k") >= 0).all()
-    if version in ("v5.2", "v6"):  # the gate is raw at its site; the activation comes with the product
+    if version in (
+        "v5.1",
+        "v5.2",
+        "v6",
+    ):  # the gate is raw at its site; the activation comes with the product
         g = at(sites.PostAttLinear, "att_g")
         same(at(sites.PostAttGate, "att_x"), g * sigmoid(g) * at(sites.PostAttTimeMix, "att_x"))
     if version == "v6":
@@ -215,6 +138,68 @@ def test_a_state_that_a_hook_scales_in_place_is_scaled_once(model: Model) -> Non
     rows[0, 1:-1] *= 2
     np.testing.assert_allclose(scaled.read(0)[0], rows[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(scaled.read(0)[1], rows[1], rtol=1e-4, atol=1e-4)
+
+
+RENAMED = {
+    "att.first": "att.time_first",
+    "att.decay": "att.time_decay",
+    "att.mix_1": "att.time_mix_w1",
+    "att.decay_1": "att.time_decay_w1",
+    "att.decay_2": "att.time_decay_w2",
+    **{f"att.base.{index}": f"att.time_mix_{part}" for index, part in enumerate("wkvrg")},
+    **{f"att.{part}.inner": f"att.{part}1" for part in "wavg"},
+    **{f"att.{part}.outer": f"att.{part}2" for part in "wavg"},
+}
+"""Weights of a layer whose names in files are others than those of their fields."""
+
+CHANGED: dict[tuple[str, str], Callable[[Array], Array]] = {
+    ("v4", "att.decay"): lambda x: -np.exp(x),
+    ("v5.0", "att.first"): np.exp,
+    **{(version, "att.decay"): lambda x: np.exp(-np.exp(x)) for version in ("v5.0", "v5.1", "v5.2")},
+}
+"""Weights that are kept as what the model computes of them."""
+
+
+def weights_in(value: object, path: str = "") -> Iterator[tuple[str, Tensor | Matrix]]:
+    """The weights among some fields, by path, but for those of layers among a model's."""
+    if isinstance(value, (Tensor, Matrix)):
+        yield path, value
+    elif isinstance(value, tuple) and path != "layers":
+        for index, item in enumerate(value):
+            yield from weights_in(item, f"{path}.{index}")
+    elif is_dataclass(value):
+        for item in fields(value):
+            yield from weights_in(getattr(value, item.name), f"{path}.{item.name}".lstrip("."))
+
+
+def in_file(version: str, path: str) -> Array:
+    """The numbers of a weight of layer 1, or of one outside of the layers, from the model's file."""
+    tensors, name = tensors_of(version), RENAMED.get(path, path)
+    if path.startswith("att.mix_2."):
+        return np.asarray(tensors["blocks.1.att.time_mix_w2"][int(path[-1])], np.float32)
+    names = (f"{block}{name}{end}" for block in ("", "blocks.1.", "blocks.0.") for end in ("", ".weight"))
+    values = tensors[next(name for name in names if name in tensors)].astype(np.float32)
+    return np.asarray(CHANGED[version, path](values)) if (version, path) in CHANGED else values
+
+
+def test_a_hook_reads_every_weight_of_its_layer_and_of_the_model(model: Model, version: str) -> None:
+    probe = np.random.default_rng(3).normal(size=(1, HIDDEN)).astype(np.float32)
+    held, kept = holding(probe), dict[str, Buffer]()
+
+    def read(frame: v4.Frame) -> None:
+        for path, weight in weights_in(frame.weights):
+            if isinstance(weight, Matrix):  # where these are textures, only matmuls can read them
+                weight = ops.matmul(weight, held[:, : weight.shape[1]])
+            kept[path] = Buffer(path, weight.shape)
+            ops.blit(weight, kept[path])
+
+    run(model, Hooks({sites.PreHead: read, sites.PostFfn(1): read}), model.state(), [7])
+    assert len(kept) >= 20
+    for path, buffer in kept.items():
+        found, wanted = buffer.read(), in_file(version, path)
+        if len(found) == 1:
+            wanted = probe[:, : wanted.shape[1]] @ wanted.T
+        compare(found, np.repeat(wanted, found.size // wanted.size).reshape(found.shape), path)
 
 
 def test_outside_of_layers_there_is_no_state(model: Model) -> None:

@@ -2,27 +2,28 @@
 
 import inspect
 import re
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
 from rwkvgraph import ops, v4, v5, v6, v7
-from rwkvgraph.compiler import NAGA, TINT, Limits, Target, compile
+from rwkvgraph.compiler import NAGA, Limits, Target, compile
 from rwkvgraph.errors import HookError
+from rwkvgraph.gpu import Context
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hook, LayerHook
-from rwkvgraph.hooks import Hooks
+from rwkvgraph.hooks import HookFunction, Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.models import sites
 from rwkvgraph.op import DType
 from rwkvgraph.splice import splice
-from tests.rwkvgraph.models.synthetic import VERSIONS, synthetic
+from tests.rwkvgraph.models.small import LAYERS, tensors_of
+from tests.rwkvgraph.models.synthetic import VERSIONS
 
-LAYERS = 2
 MODULES: dict[str, ModuleType] = {"v4": v4, "v5": v5, "v6": v6, "v7": v7}
 KINDS = {"v4": sites.V4, "v5": sites.V5, "v6": sites.V6, "v7": sites.V7}
 COUNTS = {"v4": 26, "v5": 28, "v6": 38, "v7": 34}
-RANKS = {"v6": (8, 12), "v7": (8, 8, 8, 12)}
 ALL_KINDS = sorted({kind for kinds in KINDS.values() for kind in kinds}, key=lambda kind: kind.__name__)
 
 # web-rwkv's table: every site in order of execution, the versions that have it, and the slots that are new.
@@ -98,9 +99,7 @@ def new_slots(version: str, hook: Hook) -> set[str]:
 
 
 def build(version: str) -> Graph:
-    options = {} if version == "v4" else {"head_size": 16}
-    tensors = synthetic(version, LAYERS, 32, vocab=40, low_rank=RANKS.get(version), **options)
-    return Model.load(tensors, "cpu").graph
+    return Model.load(tensors_of(version), "cpu").graph
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -196,17 +195,45 @@ def test_hooks_of_another_versions_module_are_the_same_sites(graph: Graph) -> No
     assert seen == list(range(LAYERS))
 
 
-@pytest.mark.parametrize("dialect", [NAGA, TINT], ids=["naga", "tint"])
-@pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_sites_that_nothing_hooks_leave_every_shader_as_it_is(
-    graph: Graph, dialect: object, kind: str
-) -> None:
-    target = Target(Limits.webgpu_default(), dialect, True, kind)  # type: ignore[arg-type]  # as named
-    bare, with_sites = compile(Graph(graph.ops), None, target), compile(graph, Hooks(), target)
-    assert not Graph(graph.ops).sites()
-    for a, b in zip(with_sites.passes, bare.passes, strict=True):
-        assert a.label == b.label
+TARGETS = {
+    "browser": Target.browser(),
+    "browser with subgroups": Target.browser(subgroups=True),
+    "GPU": Target(Limits.webgpu_default(), NAGA, True, "gpu"),
+    "GPU that binds more": Target(
+        replace(Limits.webgpu_default(), max_storage_buffers=32), NAGA, True, "gpu"
+    ),
+    "software": Target(Limits.webgpu_default(), NAGA, True, "cpu", lanes=8),
+    "narrow software": Target(Limits.webgpu_default(), NAGA, False, "cpu", lanes=4),
+}
+
+
+def check_same_program(graph: Graph, hooks: Hooks, target: Target) -> None:
+    """Fail unless the program with these hooks is, to the byte, that of a graph without sites."""
+    bare, hooked = compile(Graph(graph.ops), None, target), compile(graph, hooks, target)
+    assert str(hooked) == str(bare)
+    for a, b in zip(hooked.passes, bare.passes, strict=True):
+        assert (a.rows, a.needs) == (b.rows, b.needs)
         assert [one.source.text for one in a.variants] == [one.source.text for one in b.variants]
+        assert [(one.table, one.grid, one.max_rows) for one in a.variants] == [
+            (one.table, one.grid, one.max_rows) for one in b.variants
+        ]
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_sites_that_nothing_hooks_leave_every_shader_as_it_is(graph: Graph, target: Target) -> None:
+    assert graph.sites()
+    assert not Graph(graph.ops).sites()
+    check_same_program(graph, Hooks(), target)
+
+
+def test_sites_that_nothing_hooks_leave_every_shader_of_this_device_as_it_is(
+    graph: Graph, gpu: Context
+) -> None:
+    check_same_program(graph, Hooks(), gpu.target)
+
+
+def everywhere(version: str, function: HookFunction) -> Hooks:
+    return Hooks(dict.fromkeys(KINDS[version[:2]], function))
 
 
 def test_operations_that_nothing_reads_leave_every_shader_as_it_is(version: str, graph: Graph) -> None:
@@ -215,7 +242,15 @@ def test_operations_that_nothing_reads_leave_every_shader_as_it_is(version: str,
             if tensor.dtype is DType.F32:
                 ops.tanh(tensor)
 
-    hooks = Hooks(dict.fromkeys(KINDS[version[:2]], build_and_forget))
-    target = Target.browser()
-    plain, hooked = (list(compile(graph, added, target).sources()) for added in (None, hooks))
-    assert [source.text for source in hooked] == [source.text for source in plain]
+    check_same_program(graph, everywhere(version, build_and_forget), Target.browser())
+
+
+def test_slots_that_are_replaced_by_themselves_leave_every_shader_as_it_is(
+    version: str, graph: Graph
+) -> None:
+    def replace_all(frame: v4.Frame) -> None:
+        for name, tensor in frame.values().items():
+            if tensor.dtype is DType.F32:
+                setattr(frame, name, ops.affine(tensor, 1.0, 0.0))
+
+    check_same_program(graph, everywhere(version, replace_all), Target.browser())
