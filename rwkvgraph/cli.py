@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import rwkvgraph
+from rwkvgraph.commands.bench import BENCH
 from rwkvgraph.commands.command import BROKEN_PIPE, FAILED, INTERRUPTED, WRONG_USE, Command
 from rwkvgraph.commands.convert import CONVERT
 from rwkvgraph.commands.devices import DEVICES
@@ -21,7 +22,7 @@ from rwkvgraph.commands.inspect import INSPECT
 from rwkvgraph.errors import RwkvGraphError
 from rwkvgraph.terminal import show_error, use_utf8
 
-COMMANDS = (GENERATE, INSPECT, GRAPH, CONVERT, DEVICES)
+COMMANDS = (GENERATE, INSPECT, GRAPH, BENCH, CONVERT, DEVICES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

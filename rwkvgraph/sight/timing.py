@@ -50,9 +50,14 @@ def time_passes(model: Model, stages: Stages, hooks: Hooks | None, tokens: int) 
     _check_same(program, stages)
     state = model.state()
     model.run_with_hooks([[0] * tokens], state, hooks)  # fills the inputs, and compiles
-    sizes, block = sizes_of(tokens), state.blocks[0]
-    steps = program.steps(sizes, block, block.memory)
-    context = program.context
+    block = state.blocks[0]
+    steps = program.steps(sizes_of(tokens), block, block.memory)
+    microseconds, method = time_steps(program.context, steps)
+    return Timing(microseconds, method, str(program.context.info), tokens)
+
+
+def time_steps(context: Context, steps: Prepared) -> tuple[dict[int, float], str]:
+    """Median microseconds by pass of dispatches whose inputs are in place, and how they were taken."""
     with context.lock:
         if context.has_timestamps:
             rows = [_by_timestamps(context, steps) for _ in range(WARM_UP + ROUNDS)]
@@ -60,8 +65,7 @@ def time_passes(model: Model, stages: Stages, hooks: Hooks | None, tokens: int) 
         else:
             rows = [_by_clock(context, steps) for _ in range(WARM_UP + ROUNDS)]
             method = f"wall clock of {REPEATS} repeated dispatches, median of {ROUNDS}: no timestamps here"
-    found = {index: median(row[at] for row in rows[WARM_UP:]) for at, index in enumerate(steps.passes)}
-    return Timing(found, method, str(context.info), tokens)
+    return {index: median(row[at] for row in rows[WARM_UP:]) for at, index in enumerate(steps.passes)}, method
 
 
 def _check_same(program: Runner, stages: Stages) -> None:

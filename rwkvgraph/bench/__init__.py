@@ -1,0 +1,1 @@
+"""Bench: how fast a model runs here, and which passes that time goes to. `rwkvgraph bench` shows it."""
