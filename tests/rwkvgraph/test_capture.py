@@ -137,6 +137,11 @@ WRONG = [
     ("*.q@PostFfn", r"at PostFfn there is no q, but cursors|at PostFfn there is no q, but"),
     ("*.x@PostFfm", r"names are layer.slot@Site.*sites: PostEmbedLoaded, .*PostHead"),
     (lambda name: False, "the function of names says no to all"),
+    ("9.x@PostFfn", "layers are 0 to 1"),
+    ([], "names are patterns .* at least one"),
+    ([["x"]], "names are patterns"),
+    (None, "names are patterns"),
+    (v7.PostFfn, "names are patterns"),
 ]
 
 
@@ -145,6 +150,20 @@ def test_names_that_mean_nothing_say_what_there_is(names: Any, message: str) -> 
     model = Model.load(small("v7"), "cpu")
     with pytest.raises(HookError, match=message):
         model.run_with_cache([[1]], model.state(), names)
+
+
+def test_names_may_come_from_anything_that_gives_them_once() -> None:
+    model = Model.load(small("v7"), "cpu")
+    for _ in range(2):
+        names: Any = (name for name in ["*.x@PostFfn"])
+        _, cache = model.run_with_cache([[1]], model.state(), names)
+        assert list(cache) == ["0.x@PostFfn", "1.x@PostFfn"]
+
+
+def test_a_cache_is_of_all_tokens_or_the_last_of_all_slots() -> None:
+    model = Model.load(small("v7"), "cpu")
+    with pytest.raises(ValueError, match="for all slots"):
+        model.run_with_cache([[1]], model.state(), option=["full"])  # type: ignore[arg-type]
 
 
 def test_a_cache_shows_what_it_holds() -> None:

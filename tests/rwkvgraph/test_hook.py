@@ -236,7 +236,7 @@ def test_a_slot_of_a_wrong_shape_names_the_line_that_built_the_tensor(model: Mod
 
     with pytest.raises(
         ShapeError,
-        match=r"frame.x is \[T, 32\]; it was assigned a tensor of \[T, 4\] \(built at test_hook.py:\d+, assigned",
+        match=r"it was assigned a tensor of \[T, 4\] \(built at test_hook.py:\d+, assigned at test",
     ):
         splice(model.graph, on(v7.PostFfn(0), shrink))
 

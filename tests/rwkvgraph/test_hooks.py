@@ -119,7 +119,7 @@ def test_a_method_is_the_same_function_each_time_it_is_taken(model: Model) -> No
         (lambda: Hooks({"PostFfn": print}), "a hook is registered at a site"),  # type: ignore[dict-item]
         (lambda: Hooks({v7.PostFfn: None}), "a function of a frame is called; given None"),  # type: ignore[dict-item]
         (lambda: Hooks().on(), "takes at least one site"),
-        (lambda: Hooks().on(lambda frame: None), "instead of a site; write @hooks.on"),
+        (lambda: Hooks().on(lambda frame: True), "instead of a site; write @hooks.on"),
         (lambda: v7.PostFfn("1"), "takes a layer, an integer from 0 up; given '1'"),  # type: ignore[arg-type]
         (lambda: v7.PostFfn(-1), "given -1"),
     ],

@@ -47,6 +47,21 @@ def test_what_is_no_matrix_is_refused(given: object) -> None:
         rg.matrix(given)
 
 
+@pytest.mark.parametrize("value", [1e6, -np.inf, 1j])
+def test_numbers_that_half_precision_cannot_hold_are_refused(value: complex) -> None:
+    if value == -np.inf:
+        rg.matrix([[value]])  # infinite before as after
+        return
+    with pytest.raises(rg.ShapeError, match="holds f16; it was given"):
+        rg.matrix([[value, 0.0]])
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, 2.0**33])
+def test_words_are_whole_numbers_of_32_bits(value: float) -> None:
+    with pytest.raises(rg.ShapeError, match=rf"holds u32; it was given {value}"):
+        rg.Buffer("ids", 1, DType.U32).write([value])
+
+
 @pytest.mark.parametrize(
     "buffer", [rg.Buffer("w", (16, 12), DType.F16), rg.Buffer("w", (16, 8)), rg.Buffer("w", (16,), DType.F16)]
 )
