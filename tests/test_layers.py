@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "interpret": "errors view tensor op show graph",
     "agreement": "errors op",
     "quant": "errors view tensor op codegen",
-    "ops": "errors view tensor op quant codegen",
+    "draw": "",
+    "ops": "errors view tensor op quant draw codegen",
     "hook": "errors view tensor op show graph ops",
     "hooks": "errors hook",
     "splice": "errors view tensor op graph hook hooks ops",
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "batch": "errors view tensor op",  # of `op` only the name of numpy's array type
     "tokens": "errors op",
     "tokenizer": "errors",
-    "sampler": "errors",
+    "sampler": "errors draw",
     "assets": "errors",
     "dump": "errors",
     "writing": "errors",
