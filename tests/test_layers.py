@@ -61,9 +61,10 @@ MAY_IMPORT = {
     "state_file": "errors op load models state_forms writing",
     "state": "errors view tensor op models engine tokens state_forms state_file",
     "programs": "op graph hooks splice engine",
+    "decoding": "errors view tensor op graph ops gpu batch state",
     "model": "errors view tensor op graph hook hooks quant ops load models compiler engine gpu batch capture "
-    "tokens fingerprint state programs",
-    "runtime": "errors batch state model",
+    "tokens fingerprint state programs decoding",
+    "runtime": "errors view op hooks ops gpu sampler state decoding model",
     "generate": "errors tokenizer sampler assets hook hooks state model runtime",
     "sight": "errors view tensor op show graph hook hooks splice quant ops load models compiler gpu model "
     "codegen",

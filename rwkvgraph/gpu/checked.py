@@ -6,7 +6,6 @@ that a pass reads and writes is copied to the host, the weights too: this is for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -41,9 +40,12 @@ class CheckedRunner(Runner):
     _sizes: Sizes
     _state: Memories
 
-    def _run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Memories) -> Array | None:
+    is_checked = True
+
+    def steps(self, sizes: Sizes, owner: Any, state: Memories) -> Prepared:
+        """As a runner's; what is submitted next is of these sizes, and on this memory."""
         self._sizes, self._state = sizes, state
-        return super()._run(inputs, sizes, owner, state)
+        return super().steps(sizes, owner, state)
 
     def submit(self, prepared: Prepared, readback: Readback | None = None, nbytes: int = 0) -> int:
         """Run the dispatches one by one, then copy the output.
@@ -103,7 +105,7 @@ class CheckedRunner(Runner):
 
     def _contents(self, buffer: Buffer) -> Array:
         """A buffer as it lies in memory, flat."""
-        if buffer in self._shared:
+        if buffer in self._shared and buffer not in self._state:
             gpu = self._shared[buffer]
         else:
             memory = self._state.get(buffer) or self._resident.get(buffer) or self._memory_of_user(buffer)

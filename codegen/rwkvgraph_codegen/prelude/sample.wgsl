@@ -11,6 +11,7 @@ const WHOLE = 4293918720.0; // 2^32 - 2^20: what rounding adds to a sum still fi
 const NOTHING = 0xffffffffu;
 const LOWEST = -0x1.fffffep+127f;
 const FAR = 0x1.fffffep+127f;
+const MINUS_INFINITY = 0xff800000u;
 const PER_UNIT = 32.0; // bins of one unit of a logit
 
 const LINEAR = 0u; // ranges of distances, in bins of 1 / PER_UNIT
@@ -102,12 +103,14 @@ fn has_penalties(c: Choice) -> bool {
 fn adjusted(c: Choice, row: u32, lane: u32) -> vec4<f32> {
     let raw = $logits[logits_at(row) + lane];
     let bits = bitcast<vec4<u32>>(raw);
-    if any((bits & vec4<u32>(0x7fffffffu)) >= vec4<u32>(0x7f800000u) & bits != vec4<u32>(0xff800000u)
-        & lane * 4u + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(here.size.z)) {
+    let is_none = bits == vec4<u32>(MINUS_INFINITY);
+    let is_inside = lane * 4u + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(here.size.z);
+    let is_no_number = (bits & vec4<u32>(0x7fffffffu)) >= vec4<u32>(0x7f800000u);
+    if any(is_inside & is_no_number & !is_none) {
         atomicStore(&is_bad, 1u);
     }
     if c.adjusts == 0u {
-        return select(raw, vec4<f32>(LOWEST), bits == vec4<u32>(0xff800000u));
+        return select(raw, vec4<f32>(LOWEST), is_none);
     }
     let bias = $bias[here.at[$bias_at].x / 4u + lane];
     var value = raw + bias;
@@ -118,8 +121,8 @@ fn adjusted(c: Choice, row: u32, lane: u32) -> vec4<f32> {
         let faded = count * c.decay;
         $seen[e] = select(faded, vec4<f32>(0.0), faded < vec4<f32>(0x1p-100f));
     }
-    let barred = bits == vec4<u32>(0xff800000u) | bitcast<vec4<u32>>(bias) == vec4<u32>(0xff800000u);
-    value = select(value, vec4<f32>(LOWEST), barred);
+    let is_barred = bitcast<vec4<u32>>(bias) == vec4<u32>(MINUS_INFINITY);
+    value = select(value, vec4<f32>(LOWEST), is_none | is_barred);
     $logits[logits_at(row) + lane] = value;
     return value;
 }
