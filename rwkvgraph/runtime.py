@@ -178,6 +178,8 @@ class Ahead(Steps):
             self.settle()
 
     def __next__(self) -> list[int]:
+        if not self._limit:  # what is still under way is not wanted
+            raise StopIteration
         if self._stretches and self._stretches[0].given == self._stretches[0].steps:
             self._stretches.popleft()
         if self._stretches and self._stretches[0].ticket is None:

@@ -1,4 +1,4 @@
-"""Steps ahead of the host: the tokens are those of steps one by one, and so is the state, whenever one looks."""
+"""Steps ahead of the host: tokens and states are those of steps one by one, whenever one looks."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ def begun(course: Course) -> Steps:
         prompts[slot] = list(PROMPT[: len(PROMPT) - row])
     taken = steps(course)
     logits = course.model.run_with_hooks(prompts, course.state, course.hooks)
-    taken.start(np.stack([logits[slot] for slot in course.slots]))  # type: ignore[arg-type]  # each had tokens
+    taken.start(np.array([logits[slot] for slot in course.slots]))
     return taken
 
 
@@ -85,13 +85,30 @@ def one_by_one(course: Course) -> Course:
     return replace(course, samplers=samplers, state=course.model.state(course.state.num_batch))
 
 
+@dataclass
+class Reference:
+    """A state that reads the prompt, and then tokens each by itself."""
+
+    model: rg.Model
+    hooks: rg.Hooks | None = None
+
+    def __post_init__(self) -> None:
+        self.state = self.model.state()
+        self.seen: list[int] = []
+        self.model.run_with_hooks([list(PROMPT)], self.state, self.hooks)
+
+    def after(self, ids: Sequence[int]) -> Array:
+        """The slot after these tokens, which begin with those of the last time."""
+        assert self.seen == list(ids[: len(self.seen)])
+        for token in ids[len(self.seen) :]:
+            self.model.run_with_hooks([[token]], self.state, self.hooks)
+        self.seen = list(ids)
+        return self.state.read(0)
+
+
 def after(model: rg.Model, ids: Sequence[int], hooks: rg.Hooks | None = None) -> Array:
-    """A state that has read the prompt and then these tokens, each by itself."""
-    state = model.state()
-    model.run_with_hooks([list(PROMPT)], state, hooks)
-    for token in ids:
-        model.run_with_hooks([[token]], state, hooks)
-    return state.read(0)
+    """A slot that has read the prompt and then these tokens, each by itself."""
+    return Reference(model, hooks).after(ids)
 
 
 @contextmanager
@@ -114,11 +131,11 @@ def interrupted(seconds: float) -> Iterator[None]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_tokens_are_those_of_steps_one_by_one(gpu: rg.Context, version: str, sampler: rg.Sampler) -> None:
     model = rg.Model.load(tensors(version), gpu)
-    course = course_of(model, sampler, limit=100)
+    course = course_of(model, sampler, limit=50)
     ahead, slowly = begun(course), begun(one_by_one(course))
     assert (type(ahead), type(slowly)) == (Ahead, StepByStep)
     tokens = [token for (token,) in ahead]
-    assert len(tokens) == 100
+    assert len(tokens) == 50
     assert tokens == [token for (token,) in slowly]
     np.testing.assert_array_equal(course.state.read(0), after(model, tokens))
 
@@ -130,17 +147,17 @@ def test_looking_at_the_state_finds_it_as_after_the_last_token_and_changes_nothi
     course = course_of(model, PENALISED)
     unwatched = [token for (token,) in begun(replace(course, state=model.state()))]
     course = replace(course, samplers=(replace(PENALISED),))
-    tokens = []
+    tokens, reference = [], Reference(model)
     for (token,) in begun(course):
         tokens.append(token)
         if len(tokens) % every == 0:
-            np.testing.assert_array_equal(course.state.read(0), after(model, tokens))
+            np.testing.assert_array_equal(course.state.read(0), reference.after(tokens))
     assert tokens == unwatched
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3, 6, 7, 30])
 def test_steps_that_nobody_wanted_were_not(model: rg.Model, taken: int) -> None:
-    course = course_of(model, DRAWN, limit=1000)
+    course = course_of(model, DRAWN, limit=500)
     ahead = begun(course)
     tokens = [next(ahead)[0] for _ in range(taken)]
     ahead.close()
@@ -148,7 +165,7 @@ def test_steps_that_nobody_wanted_were_not(model: rg.Model, taken: int) -> None:
 
 
 def test_a_state_can_be_left_to_others_at_any_time(model: rg.Model) -> None:
-    course = course_of(model, DRAWN, limit=1000)
+    course = course_of(model, DRAWN, limit=500)
     ahead = begun(course)
     tokens = [next(ahead)[0] for _ in range(9)]
     other = model.state(2)
@@ -274,8 +291,7 @@ def test_logits_that_are_no_numbers_are_an_error_after_the_last_good_token(
     assert next(taken) == [9]
     course.state.write(0, state)
     with pytest.raises(ValueError, match="NaN, wanted a number: the model or its state overflowed"):
-        for _ in range(20):
-            next(taken)
+        list(taken)
 
 
 def test_logits_of_a_prompt_that_overflowed_are_an_error(model: rg.Model) -> None:
@@ -287,10 +303,13 @@ def test_logits_of_a_prompt_that_overflowed_are_an_error(model: rg.Model) -> Non
         next(taken)
 
 
+# It may land in the release of one of wgpu-py's objects, where Python can only print it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_loses_no_token(model: rg.Model, rng: np.random.Generator) -> None:
     wanted = [token for (token,) in begun(course_of(model, PENALISED, limit=60))]
     course = course_of(model, PENALISED, limit=60)
-    ahead, tokens = begun(course), []
+    ahead, reference = begun(course), Reference(model)
+    tokens: list[int] = []
     interruptions = 0
     while len(tokens) < 60:
         try:
@@ -299,11 +318,11 @@ def test_an_interruption_loses_no_token(model: rg.Model, rng: np.random.Generato
         except KeyboardInterrupt:
             interruptions += 1
             if interruptions % 3 == 0:
-                np.testing.assert_array_equal(course.state.read(0), after(model, tokens))
+                np.testing.assert_array_equal(course.state.read(0), reference.after(tokens))
             continue
         tokens.append(token)
     assert tokens == wanted
-    np.testing.assert_array_equal(course.state.read(0), after(model, tokens))
+    np.testing.assert_array_equal(course.state.read(0), reference.after(tokens))
 
 
 def test_a_checked_runner_steps_too(gpu: rg.Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def drawn(graph: Graph, context: Context | None, target: Target | None = None) -
 
 
 def possible(logits: Array, rule: Settings) -> set[int]:
-    """The tokens that may be drawn from logits that decide: borders are as uncertain as float32 leaves them."""
+    """The tokens that may be drawn from logits that decide, borders being as float32 leaves them."""
     below = np.where(logits <= LOWEST, np.inf, logits.max() - logits.astype(np.float64))
     word = threefry(rule.key, (rule.drawn, rule.text))[0]
     found = set()
