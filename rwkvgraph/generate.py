@@ -42,7 +42,8 @@ class Timings:
 
     setup_seconds: compiling, as `Model.prepare` does it, which is in neither speed. prompt_tokens,
     prompt_seconds: running the prompt. generated_tokens: those drawn and run. generation_seconds: drawing and
-    running all but the first of them; the first run of a kind still sets up what later ones use again.
+    running all but the first of them, as far as the caller waited for it; the first run of a kind still sets
+    up what later ones use again.
     """
 
     setup_seconds: float = 0.0
@@ -181,10 +182,15 @@ def generate(
     top-p 0.6, another seed each time. state, slot: what to continue, by default a new state. stop: one text
     or several; the text ends before the first that turns up, within a token or across several.
 
-    0 is the last token that is drawn: it ends the text. Ids that the tokenizer lacks are never drawn. Nothing
-    runs before the first piece is asked for, and a piece comes when its token has been run: at every piece
-    and at the end the state has seen the prompt and every token given, those of a stop string as well, but
+    0 is the last token that is drawn: it ends the text. Ids that the tokenizer lacks are never drawn.
+    Penalties count the tokens of this text alone, without its prompt. Nothing runs before the first piece is
+    asked for, and a piece comes when its token has been run: whoever looks at the state, between pieces and
+    at the end, finds that it has seen the prompt and every token given, those of a stop string as well, but
     not that 0; so another generation can follow on it.
+
+    A device goes on by itself meanwhile, some hundredths of a second ahead. Where the state is read, written,
+    copied or run in between, what was ahead is taken back first, which costs time, but changes no token.
+    With hooks that touch buffers of yours, and with a sampler class of your own, nothing runs ahead.
 
     Raises ValueError for arguments that do not go together, TokenizerError for text that cannot be encoded.
     """
