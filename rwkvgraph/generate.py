@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
+from rwkvgraph.runtime import Course, Steps, steps
 from rwkvgraph.sampler import Sampler
 from rwkvgraph.state import State
 from rwkvgraph.tokenizer import END_OF_TEXT, TextDecoder, Tokenizer
@@ -41,7 +42,8 @@ class Timings:
 
     setup_seconds: compiling, as `Model.prepare` does it, which is in neither speed. prompt_tokens,
     prompt_seconds: running the prompt. generated_tokens: those drawn and run. generation_seconds: drawing and
-    running all but the first of them; the first run of a kind still sets up what later ones use again.
+    running all but the first of them, as far as the caller waited for it; the first run of a kind still sets
+    up what later ones use again.
     """
 
     setup_seconds: float = 0.0
@@ -87,7 +89,8 @@ class Generation(Iterator[Piece]):
         self._model = model
         self._slot = slot
         self._hooks = hooks
-        self._silent = unknown_ids(tokenizer, model.info.num_vocab)
+        self._bias = np.zeros(model.info.num_vocab, np.float32)
+        self._bias[unknown_ids(tokenizer, model.info.num_vocab)] = -np.inf
         self._pieces = self._generate(ids, max_tokens, TextUntilStop(tokenizer.decoder(), stops))
 
     def __next__(self) -> Piece:
@@ -97,33 +100,46 @@ class Generation(Iterator[Piece]):
         return f"Generation({self.timings.generated_tokens} tokens, finish_reason={self.finish_reason!r})"
 
     def _generate(self, ids: list[int], max_tokens: int, text: TextUntilStop) -> Iterator[Piece]:
-        self._prepare(len(ids))
-        logits = self._run_prompt(ids)
+        drawn = self._prepare(len(ids), max_tokens)
+        drawn.start(self._run_prompt(ids)[None])
         for left in reversed(range(max_tokens)):
             started = perf_counter()
-            token = self._draw(logits)
+            (token,) = next(drawn)
             if token == END_OF_TEXT:
                 self.finish_reason = "end"
                 yield Piece(token, text.finish())
                 return
-            logits = self._run([token])
             self._count(perf_counter() - started)
             certain = text.feed(token)
             if text.is_stopped or not left:
                 self.finish_reason = "stop" if text.is_stopped else "length"
                 certain += text.finish()
+                drawn.close()
             yield Piece(token, certain)
             if text.is_stopped:
                 return
         self.finish_reason = "length"
 
-    def _prepare(self, prompt_tokens: int) -> None:
+    def _prepare(self, prompt_tokens: int, max_tokens: int) -> Steps:
         started = perf_counter()
         chunk = self._model.token_chunk_size
         # the longest first, for which memory is allotted once
         for tokens in sorted({min(prompt_tokens, chunk), prompt_tokens % chunk or chunk, 1}, reverse=True):
             self._model.prepare(tokens, self._hooks)
+        end = frozenset([END_OF_TEXT])
+        of = (
+            self._model,
+            self.state,
+            (self._slot,),
+            (self.sampler,),
+            self._bias,
+            max_tokens,
+            end,
+            self._hooks,
+        )
+        drawn = steps(Course(*of))
         self.timings.setup_seconds = perf_counter() - started
+        return drawn
 
     def _run_prompt(self, ids: list[int]) -> Logits:
         started = perf_counter()
@@ -140,12 +156,6 @@ class Generation(Iterator[Piece]):
             logits = self._model.run_with_hooks(tokens, self.state, self._hooks)[self._slot]
             if logits is not None:
                 return logits
-
-    def _draw(self, logits: Logits) -> int:
-        if len(self._silent):
-            logits = logits.copy()
-            logits[self._silent] = -np.inf
-        return self.sampler.sample(logits)
 
     def _count(self, seconds: float) -> None:
         if self.timings.generated_tokens:
@@ -172,10 +182,15 @@ def generate(
     top-p 0.6, another seed each time. state, slot: what to continue, by default a new state. stop: one text
     or several; the text ends before the first that turns up, within a token or across several.
 
-    0 is the last token that is drawn: it ends the text. Ids that the tokenizer lacks are never drawn. Nothing
-    runs before the first piece is asked for, and a piece comes when its token has been run: at every piece
-    and at the end the state has seen the prompt and every token given, those of a stop string as well, but
+    0 is the last token that is drawn: it ends the text. Ids that the tokenizer lacks are never drawn.
+    Penalties count the tokens of this text alone, without its prompt. Nothing runs before the first piece is
+    asked for, and a piece comes when its token has been run: whoever looks at the state, between pieces and
+    at the end, finds that it has seen the prompt and every token given, those of a stop string as well, but
     not that 0; so another generation can follow on it.
+
+    A device goes on by itself meanwhile, some hundredths of a second ahead. Where the state is read, written,
+    copied or run in between, what was ahead is taken back first, which costs time, but changes no token.
+    With hooks that touch buffers of yours, and with a sampler class of your own, nothing runs ahead.
 
     Raises ValueError for arguments that do not go together, TokenizerError for text that cannot be encoded.
     """

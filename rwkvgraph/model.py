@@ -12,6 +12,7 @@ import numpy as np
 from rwkvgraph.batch import Answers, Batch, Stack, cut, split, stack
 from rwkvgraph.capture import Cache, Capture, Names, patterns_of
 from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.decoding import Drawing
 from rwkvgraph.engine import Compiled, Engine, HostEngine
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.fingerprint import fingerprint
@@ -67,6 +68,7 @@ class Model:
         self._programs = Programs(self._graph, self._logits, engine)
         self._captures: dict[Any, Capture] = {}
         self._softmax: tuple[Compiled, Buffer] | None = None
+        self._drawing: Drawing | None = None
 
     @classmethod
     def load(
@@ -181,6 +183,7 @@ class Model:
         work = self._take(tokens, lengths, counts, full, state)
         answers = Answers(counts, full, self.info.num_vocab)
         program = self.program(hooks) if len(work.slots) else None
+        state.settle(np.unique(work.slots).tolist())
         if program is not None:
             most = capture[0].most_rows(self.engine.most_bytes) if capture else program.most_tokens
             most = min(most, program.most_tokens)
@@ -262,6 +265,12 @@ class Model:
             blit(softmax(source.tensor), result.tensor)
         graph = Graph(tuple(items))
         return self.engine.compile(graph, graph, result), source
+
+    def drawing(self) -> Drawing | None:
+        """What draws tokens on the model's device, compiled when first asked for; None on numpy."""
+        if self._drawing is None and isinstance(self.engine, GpuEngine):
+            self._drawing = Drawing(self.engine, self._inputs.batch, self._logits)
+        return self._drawing
 
     def _check(self, tokens: Any, state: Any) -> None:
         if not isinstance(state, State) or state.layers is not self._layers:

@@ -1,50 +1,101 @@
-"""Choosing the next token from logits: greedy, or drawn from the most likely tokens.
+"""How the next token is chosen from logits: greedy, or drawn from the most likely tokens, with penalties.
 
-On the CPU, in float64 and from a seed: the same logits give the same tokens again. No penalties, no grammars.
+The same logits and seed give the same tokens again. What drawing means is in draw.py; devices do the same in
+`ops.sample`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import secrets
+from dataclasses import dataclass, field, replace
+from math import inf, log
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rwkvgraph.draw import choose, fade, penalised, threefry
 from rwkvgraph.errors import ShapeError
 
-FIRST_GUESS = 256
-"""Tokens that are sorted before it is known how many the nucleus takes; then 16 times as many, and so on."""
+DECAY = 0.996
+"""What is left of a seen token's count after each further token, by default."""
+HIGHEST_RATE = 1e30
+"""Of 1 / temperature: tokens whose logits differ at all are then as far apart as float32 can tell."""
 
 Logits = NDArray[np.float64]
-Ids = NDArray[np.intp]
+
+
+@dataclass
+class Stream:
+    """Where a sampler is in its random numbers: which text's they are, how many of them were drawn.
+
+    key: the seed as two words. texts: how many texts have begun.
+    """
+
+    key: tuple[int, int]
+    text: int = 0
+    drawn: int = 0
+    texts: int = 0
+
+    def word(self) -> int:
+        """The next random word, of 32 bits."""
+        word, _ = threefry(self.key, (self.drawn % (1 << 32), self.text))
+        self.drawn += 1
+        return word
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """Draws token ids from logits, in web-rwkv's order: sort, cut by top-k, cut by top-p, then temperature.
+    """Draws token ids from logits: penalties, sort, cut by top-k, by top-p and by min-p, then temperature.
 
     temperature: the probabilities p of the tokens that were kept become p**(1 / temperature), renormalised; 0
     always takes the most likely token. top_p: from 0 to 1; a token is kept while the tokens before it have at
     most this probability together, so the first always is. top_k: how many are kept at most; 0 for no limit.
-    seed: of the random numbers (PCG64); None takes one from the system. Raises ValueError for other values.
+    seed: of the random numbers (Threefry), below 2**64; None takes one from the system. min_p: from 0 to 1;
+    what a token must have of the most likely one's probability. presence: taken off the logits of tokens that
+    the text has; frequency: taken off once for each time it has them, where one seen n tokens before the last
+    counts decay**n. Raises ValueError for other values.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
-    _random: np.random.Generator = field(init=False, repr=False)
+    min_p: float = 0.0
+    presence: float = 0.0
+    frequency: float = 0.0
+    decay: float = DECAY
+    stream: Stream = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < np.inf:
-            raise ValueError(f"temperature is {self.temperature}, wanted a number of at least 0 (0: greedy)")
-        if not 0 <= self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}, wanted a probability from 0 to 1 (1: no limit)")
-        if self.top_k < 0 or self.top_k % 1:
-            raise ValueError(f"top_k is {self.top_k}, wanted a whole number of at least 0 (0: no limit)")
-        if self.seed is not None and self.seed < 0:
-            raise ValueError(f"seed is {self.seed}, wanted at least 0, or None for a different one each time")
-        object.__setattr__(self, "_random", np.random.Generator(np.random.PCG64(self.seed)))
+        check_settings(self)
+        seed = secrets.randbits(64) if self.seed is None else int(self.seed)
+        object.__setattr__(self, "stream", Stream((seed % (1 << 32), seed >> 32)))
+
+    @property
+    def rate(self) -> float:
+        """1 / temperature, 0 for greedy."""
+        return 0.0 if self.temperature == 0 else min(1 / max(self.temperature, 1e-300), HIGHEST_RATE)
+
+    @property
+    def reach(self) -> float:
+        """How far below the best logit min-p lets a token be."""
+        return log(1 / self.min_p) if self.min_p else inf
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether tokens that were seen are less likely."""
+        return bool(self.presence or self.frequency)
+
+    def begin(self) -> Self:
+        """This sampler for another text, which has random numbers of its own, whatever is drawn for others.
+
+        Those of the n-th text depend on the seed and n alone.
+        """
+        other = replace(self)
+        self.stream.texts += 1
+        object.__setattr__(other, "stream", Stream(self.stream.key, self.stream.texts))
+        return other
 
     def sample(self, logits: ArrayLike) -> int:
         """The id of the next token; equally likely ones rank by id, lowest first.
@@ -54,21 +105,43 @@ class Sampler:
         """
         values = np.asarray(logits, np.float64)
         check(values)
-        if self.temperature == 0:
-            return int(np.argmax(values))
-        with np.errstate(over="ignore", under="ignore"):  # far below the best is no weight at all
-            values = values - values.max()
-            ids = self._kept(values)
-            # p**(1 / temperature) but for a factor, and 1 for the best whatever the temperature
-            weights = np.exp(values[ids] / self.temperature)
-        return int(ids[draw(weights, self._random.random())])
+        word = self.stream.word()
+        with np.errstate(over="ignore"):
+            below = values.max() - values
+        return choose(below, self.rate, int(self.top_k), self.top_p, self.reach, word)
 
-    def _kept(self, logits: Logits) -> Ids:
-        """The ids that top-k and top-p leave, most likely first; in any order if they leave all."""
-        most = min(int(self.top_k) or len(logits), len(logits))
-        if self.top_p < 1:
-            return nucleus(logits, self.top_p, most)
-        return largest(logits, most) if most < len(logits) else np.arange(most)
+    def penalise(self, logits: NDArray[np.float32], seen: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (V,) less what the penalties take, given how often each token was seen (V,)."""
+        return penalised(logits, seen, self.presence, self.frequency) if self.has_penalties else logits
+
+    def remember(self, seen: NDArray[np.float32], token: int) -> None:
+        """Count a token that was drawn, in place, and let those before it decay."""
+        if self.has_penalties:
+            fade(seen, self.decay)
+            seen[token] += 1
+
+
+def check_settings(sampler: Sampler) -> None:
+    """Raise ValueError for a setting that means nothing."""
+    if not 0 <= sampler.temperature < inf:
+        raise ValueError(f"temperature is {sampler.temperature}, wanted a number of at least 0 (0: greedy)")
+    for name in ("top_p", "min_p"):
+        if not 0 <= getattr(sampler, name) <= 1:
+            limit = "1: no limit" if name == "top_p" else "0: no limit"
+            raise ValueError(
+                f"{name} is {getattr(sampler, name)}, wanted a probability from 0 to 1 ({limit})"
+            )
+    if sampler.top_k < 0 or sampler.top_k % 1:
+        raise ValueError(f"top_k is {sampler.top_k}, wanted a whole number of at least 0 (0: no limit)")
+    if sampler.seed is not None and not 0 <= sampler.seed < 1 << 64:
+        raise ValueError(
+            f"seed is {sampler.seed}, wanted 0 to 2**64 - 1, or None for a different one each time"
+        )
+    for name in ("presence", "frequency"):
+        if not abs(getattr(sampler, name)) < inf:
+            raise ValueError(f"{name} is {getattr(sampler, name)}, wanted a number of logits to take off")
+    if not 0 <= sampler.decay <= 1:
+        raise ValueError(f"decay is {sampler.decay}, wanted what is left of a count, from 0 to 1")
 
 
 def check(logits: Logits) -> None:
@@ -87,37 +160,3 @@ def check(logits: Logits) -> None:
         f"the largest of {len(logits)} logits is {best}, wanted a finite one: "
         + ("the model or its state overflowed" if best > 0 else "leave at least one token to choose")
     )
-
-
-def nucleus(logits: Logits, top_p: float, most: int) -> Ids:
-    """The ids of the `most` largest logits, cut where those before have more than `top_p` together.
-
-    Probabilities are those among all logits, the largest of which must be 0.
-    """
-    total = np.exp(logits).sum()
-    count = min(FIRST_GUESS, most)
-    while True:
-        ids = largest(logits, count)
-        before = np.cumsum(np.exp(logits[ids[:-1]])) / total  # of all but the first, which is kept
-        kept = 1 + int(np.searchsorted(before, top_p, side="right"))
-        if kept < count or count == most:
-            return ids[:kept]
-        count = min(16 * count, most)
-
-
-def largest(logits: Logits, count: int) -> Ids:
-    """The ids of the `count` largest logits, largest first, equal ones by id."""
-    ids = np.arange(len(logits))
-    if count < len(logits):
-        threshold = np.partition(logits, -count)[-count]
-        ids = np.flatnonzero(logits >= threshold)
-    return ids[np.argsort(-logits[ids], kind="stable")][:count]
-
-
-def draw(weights: Logits, number: float) -> int:
-    """The first place whose weight and those before exceed `number` times the sum; never a weight of 0.
-
-    number: uniform in [0, 1), at most 1 - 2⁻⁵³: its product with a float64 sum never rounds up to the sum.
-    """
-    sums = np.cumsum(weights)
-    return int(np.searchsorted(sums, number * sums[-1], side="right"))

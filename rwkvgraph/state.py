@@ -5,7 +5,7 @@ Its files are in state_file.py, the forms of other programs in state_forms.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -68,6 +68,7 @@ class State:
         self._engine = engine
         self._used = np.zeros(num_batch, np.bool_)
         self._rest: dict[int, tuple[Any, int]] = {}
+        self._lent: dict[int, Callable[[], None]] = {}
         self._buffers = [buffer for layer in layers for buffer in layer.buffers()]
         self._empty = np.array([layer.empty for layer in layers], np.float32)
         widest = max(row_width(buffer.shape) * buffer.dtype.bytes for buffer in self._buffers)
@@ -94,6 +95,7 @@ class State:
     def read(self, slot: int) -> Array:
         """A copy of a slot, of `shape`, float32. Raises ValueError for a slot that the state lacks."""
         self._check(slot)
+        self.settle([slot])
         memories, row = self._place(slot)
         return self._engine.read_slot(memories, row).reshape(self.shape)
 
@@ -105,12 +107,14 @@ class State:
             raise ValueError(f"a slot of this state is {self.shape}; it was given an array of {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError("a state is finite numbers; it was given NaN or infinity")
+        self.settle([slot])
         memories, row = self._place(slot)
         self._engine.write_slot(memories, row, values.reshape(-1))
         self._used[slot] = (values != self._empty[..., None]).any()
 
     def clear_all(self) -> None:
         """Empty every slot."""
+        self.settle(range(self.num_batch))
         self._fill()
         self._used[:] = False
 
@@ -134,6 +138,8 @@ class State:
         slots: list[int] = list(to) if isinstance(to, Sequence) else [to]
         for other in slots:
             into._check(other)
+        self.settle([slot])
+        into.settle(slots)
         source, row = self._place(slot)
         for block in {other // into.block_slots for other in slots}:
             memories, _ = into._place(block * into.block_slots)
@@ -199,6 +205,25 @@ class State:
         """Remember that a run took `counts` tokens of the lists, and in which of them it left some."""
         self._used[[slot for slot, count in enumerate(counts) if count]] = True
         self._rest = {slot: (rest, len(rest)) for slot, rest in enumerate(tokens) if rest}
+
+    def lend(self, slots: Iterable[int], settle: Callable[[], None]) -> None:
+        """Leave slots to somebody who runs ahead in them, until `settle` is called, which calls `take_back`.
+
+        It is called before anybody else looks at them.
+        """
+        self.settle(slots)
+        self._lent |= dict.fromkeys(slots, settle)
+
+    def take_back(self, slots: Iterable[int]) -> None:
+        """Note that nobody runs ahead in these slots any more."""
+        for slot in slots:
+            self._lent.pop(slot, None)
+
+    def settle(self, slots: Iterable[int]) -> None:
+        """Bring slots to where those who run ahead in them have been asked to be."""
+        if self._lent:
+            for settle in dict.fromkeys(self._lent[slot] for slot in slots if slot in self._lent):
+                settle()
 
     def _fill(self) -> None:
         """Let every slot be empty."""

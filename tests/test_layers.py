@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "interpret": "errors view tensor op show graph",
     "agreement": "errors op",
     "quant": "errors view tensor op codegen",
-    "ops": "errors view tensor op quant codegen",
+    "draw": "",
+    "ops": "errors view tensor op quant draw codegen",
     "hook": "errors view tensor op show graph ops",
     "hooks": "errors hook",
     "splice": "errors view tensor op graph hook hooks ops",
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "batch": "errors view tensor op",  # of `op` only the name of numpy's array type
     "tokens": "errors op",
     "tokenizer": "errors",
-    "sampler": "errors",
+    "sampler": "errors draw",
     "assets": "errors",
     "dump": "errors",
     "writing": "errors",
@@ -60,9 +61,10 @@ MAY_IMPORT = {
     "state_file": "errors op load models state_forms writing",
     "state": "errors view tensor op models engine tokens state_forms state_file",
     "programs": "op graph hooks splice engine",
+    "decoding": "errors view tensor op graph ops gpu batch state",
     "model": "errors view tensor op graph hook hooks quant ops load models compiler engine gpu batch capture "
-    "tokens fingerprint state programs",
-    "runtime": "errors batch state model",
+    "tokens fingerprint state programs decoding",
+    "runtime": "errors view op hooks ops gpu sampler state decoding model",
     "generate": "errors tokenizer sampler assets hook hooks state model runtime",
     "sight": "errors view tensor op show graph hook hooks splice quant ops load models compiler gpu model "
     "codegen",

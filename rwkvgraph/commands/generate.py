@@ -21,6 +21,7 @@ from rwkvgraph.generate import Generation, generate
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
+from rwkvgraph.sampler import Sampler
 from rwkvgraph.terminal import show_table, waiting
 
 FINISHES = {"end": "the text ended", "stop": "at a stop text", "length": "as many as asked for"}
@@ -94,11 +95,23 @@ def figures(story: Generation, model: Model) -> dict[str, str]:
     finish = FINISHES[story.finish_reason] if story.finish_reason else "interrupted"
     return {
         "adapter": f"{place(model)}; compiled in {times.setup_seconds:.2f} s",
-        "sampling": f"temperature {sampler.temperature:g}, top-p {sampler.top_p:g}, top-k {sampler.top_k}, "
-        f"seed {sampler.seed}",
+        "sampling": sampling(sampler),
         "prompt": speed(times.prompt_tokens, times.prompt_speed),
         "generation": f"{speed(times.generated_tokens, times.generation_speed)}; {finish}",
     }
+
+
+def sampling(sampler: Sampler) -> str:
+    """A sampler's settings; those that not all texts have, where they are set."""
+    words = [f"temperature {sampler.temperature:g}", f"top-p {sampler.top_p:g}", f"top-k {sampler.top_k}"]
+    words += [f"min-p {sampler.min_p:g}"] if sampler.min_p else []
+    if sampler.has_penalties:
+        words += [
+            f"presence {sampler.presence:g}",
+            f"frequency {sampler.frequency:g}",
+            f"decay {sampler.decay:g}",
+        ]
+    return ", ".join([*words, f"seed {sampler.seed}"])
 
 
 def shape(model: Model) -> str:

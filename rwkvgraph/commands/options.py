@@ -12,7 +12,7 @@ from rwkvgraph.generate import TEMPERATURE, TOP_P
 from rwkvgraph.gpu import Context
 from rwkvgraph.load.convention import CHOICES
 from rwkvgraph.model import Device, Model
-from rwkvgraph.sampler import Sampler
+from rwkvgraph.sampler import DECAY, Sampler
 from rwkvgraph.tokenizer import Tokenizer
 
 MOST_ADAPTERS = 100
@@ -72,6 +72,22 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--top-k", type=int, default=0, metavar="K", help="0 is no limit; default: %(default)s"
     )
     parser.add_argument(
+        "--min-p", type=float, default=0.0, metavar="P", help="of the best one's; 0 is no limit"
+    )
+    parser.add_argument(
+        "--presence", type=float, default=0.0, metavar="X", help="off the logits of tokens that were drawn"
+    )
+    parser.add_argument(
+        "--frequency", type=float, default=0.0, metavar="X", help="off them for each time they were drawn"
+    )
+    parser.add_argument(
+        "--decay",
+        type=float,
+        default=DECAY,
+        metavar="D",
+        help="what is left of such a time a token later; default: %(default)s",
+    )
+    parser.add_argument(
         "--seed", type=int, metavar="N", help="the same seed draws the same text; default: any"
     )
 
@@ -95,7 +111,16 @@ def load(options: argparse.Namespace) -> tuple[Model, Tokenizer]:
 
 def read_sampler(options: argparse.Namespace) -> Sampler:
     """The sampler of `add_sampling`."""
-    return Sampler(options.temp, options.top_p, options.top_k, options.seed)
+    return Sampler(
+        options.temp,
+        options.top_p,
+        options.top_k,
+        options.seed,
+        options.min_p,
+        options.presence,
+        options.frequency,
+        options.decay,
+    )
 
 
 def read_prompt(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rwkvgraph.compiler.domain import Domain, find_domain
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.lower_matmul import lower_matmul
+from rwkvgraph.compiler.lower_sample import lower_sample
 from rwkvgraph.compiler.lower_wkv import lower_wkv
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
@@ -43,6 +44,8 @@ def lower(group: Group, plan: Plan, target: Target) -> list[Pass]:
             passes = [_lower_row(group, plan, target)]
         case "wkv":
             passes = [_lower_wkv(group, plan, target)]
+        case "sample":
+            passes = [_pass(group, *lower_sample(group, plan, target))]
         case _:
             passes = [_lower_map(group, plan, target)]
     for step in passes:

@@ -12,11 +12,14 @@ from rwkvgraph_codegen import Shape
 class Tuning:
     """Numbers that kernels are built with.
 
-    row_threads: threads that reduce a row, a power of two. matmul: kernels by growing number of tokens, the
-    last for any. weights_in_textures: whether matrices are read from textures instead of buffers.
+    row_threads: threads that reduce a row, a power of two. sample_threads: threads that draw a token of a row
+    of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul: kernels by growing
+    number of tokens, the last for any. weights_in_textures: whether matrices are read from textures instead
+    of buffers.
     """
 
     row_threads: int
+    sample_threads: int
     matmul: tuple[Shape, ...]
     weights_in_textures: bool = False
 
@@ -35,6 +38,7 @@ def tuning_for(target: Target) -> Tuning:
 # buffers give 6 G. Two tokens in the kernel for 16 take 1.3 times as long as one in its own, seven 1.6 times.
 CPU = Tuning(
     8,
+    8,
     (
         Shape("lanes", 8, 8, 1, max_tokens=1),
         Shape("lanes", 8, 16, 16),
@@ -42,6 +46,7 @@ CPU = Tuning(
     weights_in_textures=True,
 )
 CPU_NARROW = Tuning(
+    8,
     8,
     (
         Shape("split", 32, 4, 1, max_tokens=1),
@@ -65,6 +70,7 @@ CPU_NARROW = Tuning(
 # of 64 threads 33 and 6 (registers).
 GPU = Tuning(
     256,
+    1024,
     (
         Shape("split", 128, 4, 1, max_tokens=1),
         Shape("split", 64, 4, 4, max_tokens=32),

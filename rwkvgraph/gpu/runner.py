@@ -55,6 +55,9 @@ class Runner:
     Scratch, inputs and outputs grow to the longest run seen; bind groups live as long as the state they bind.
     """
 
+    is_checked = False
+    """Whether its dispatches have to be submitted by itself."""
+
     def __init__(self, context: Context, program: Program, resident: Memories, output: Buffer) -> None:
         self.context = context
         self.program = program
@@ -212,11 +215,13 @@ class Runner:
         return groups[key]
 
     def _resource(self, buffer: Buffer | Slot, state: Memories) -> Any:
+        if (
+            isinstance(buffer, Buffer) and buffer in state
+        ):  # inputs and outputs too, where an owner has its own
+            return state[buffer].resource
         if buffer in self._shared:
             return whole(self._shared[buffer])
         assert isinstance(buffer, Buffer), "slots are shared"
-        if buffer in state:
-            return state[buffer].resource
         if buffer in self._resident:
             return self._resident[buffer].resource
         return self._memory_of_user(buffer).resource

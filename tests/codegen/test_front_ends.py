@@ -25,6 +25,7 @@ from rwkvgraph.gpu.runner import access_of
 from rwkvgraph.graph import Graph
 from rwkvgraph.model import Model
 from rwkvgraph.op import Array, Buffer, Map, Reduction, Role, Row, Tensor, tape
+from rwkvgraph.ops.sample import SETTINGS, Sample
 from rwkvgraph.testing import buffers_of, holding, matrix
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 
@@ -134,6 +135,15 @@ def users_graph() -> Graph:
     return Graph(tuple(items))
 
 
+def drawing_graph() -> Graph:
+    """A draw of two rows of tokens."""
+    with tape() as items:
+        rows, words = holding(np.ones((2, 30))), holding(np.zeros((2, 8), np.uint32))
+        rules, ids = holding(np.zeros((2, SETTINGS), np.uint32)), holding(np.zeros(2, np.uint32))
+        Sample(holding(np.zeros(30)), rows, holding(np.zeros((2, 30))), rules, ids, words)
+    return Graph(tuple(items))
+
+
 def graphs(in_textures: bool) -> Iterator[tuple[Graph, Hooks | None]]:
     for size, width, hidden, vocab, ranks in SHAPES:
         tensors = synthetic_v7(2, width, size, hidden, vocab, ranks)
@@ -143,6 +153,7 @@ def graphs(in_textures: bool) -> Iterator[tuple[Graph, Hooks | None]]:
         yield graph, None
         yield graph, hooks(width, width // size)
     yield users_graph(), None
+    yield drawing_graph(), None
 
 
 def targets(dialect: str) -> Iterator[Target]:

@@ -74,6 +74,13 @@ def test_the_same_seed_writes_the_same_text(capsys: pytest.CaptureFixture[str]) 
     assert "temperature 2, top-p 1, top-k 50, seed 7" in seven[2]
 
 
+def test_penalties_and_min_p_are_settings_too(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ("--min-p", "0.1", "--presence", "0.5", "--frequency", "0.25", "--decay", "0.9", "--seed", "1")
+    code, _, err = generate(capsys, "-n", "3", *settings)
+    assert code == 0
+    assert "min-p 0.1, presence 0.5, frequency 0.25, decay 0.9, seed 1" in " ".join(err.split())
+
+
 def test_a_seed_that_was_not_given_is_told_and_draws_the_same_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

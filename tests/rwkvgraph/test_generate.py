@@ -1,7 +1,7 @@
 """Text from the default model: what is drawn, what is held back, where it stops, what the state has seen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -116,6 +116,53 @@ def test_the_end_of_the_text_stops_it_and_is_not_run(model: rg.Model, tokenizer:
     assert story.finish_reason == "end"
     assert story.timings.generated_tokens == 1
     assert_seen(model, story.state, [510, 17])
+
+
+@pytest.fixture(scope="module")
+def fast(gpu: rg.Context) -> rg.Model:
+    """The default model on a device."""
+    return rg.Model.load(assets.default_model(), gpu)
+
+
+@pytest.mark.parametrize(
+    "sampler", [GREEDY, rg.Sampler(0.8, 0.6, seed=7), rg.Sampler(1.0, 0.9, 50, 3, frequency=0.5)]
+)
+def test_a_device_writes_what_numpy_writes(
+    model: rg.Model, fast: rg.Model, tokenizer: rg.Tokenizer, sampler: rg.Sampler
+) -> None:
+    one, other = (rg.generate(m, tokenizer, "Once upon", 25, replace(sampler)) for m in (model, fast))
+    assert list(one) == list(other)
+
+
+@pytest.mark.parametrize("start", [3, 17, 40])
+def test_a_stop_text_far_ahead_of_which_a_device_was_leaves_the_state_where_it_is(
+    fast: rg.Model, tokenizer: rg.Tokenizer, start: int
+) -> None:
+    """To the bit: what was ahead is taken back."""
+    whole = text_of(rg.generate(fast, tokenizer, "Once upon", 80, GREEDY))
+    stop = whole[start : start + 6]
+    story = rg.generate(fast, tokenizer, "Once upon", 80, GREEDY, stop=stop)
+    pieces = list(story)
+    assert "".join(piece.text for piece in pieces) == whole[: whole.index(stop)]
+    wanted = fast.state()
+    fast.run([[0, *tokenizer.encode("Once upon")]], wanted)
+    for piece in pieces:
+        fast.run([[piece.token]], wanted)
+    np.testing.assert_array_equal(story.state.read(0), wanted.read(0))
+
+
+def test_a_generation_left_early_on_a_device_can_be_followed_by_another(
+    fast: rg.Model, tokenizer: rg.Tokenizer
+) -> None:
+    state = fast.state()
+    story = rg.generate(fast, tokenizer, "Once upon", 80, GREEDY, state)
+    tokens = [next(story).token for _ in range(5)]
+    del story
+    after = [piece.token for piece in rg.generate(fast, tokenizer, " and", 10, GREEDY, state)]
+    wanted = rg.generate(
+        fast, tokenizer, [0, *tokenizer.encode("Once upon"), *tokens, *tokenizer.encode(" and")], 10, GREEDY
+    )
+    assert after == [piece.token for piece in wanted]
 
 
 def test_only_one_slot_is_touched(model: rg.Model, tokenizer: rg.Tokenizer) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rwkvgraph.draw import FIRST_GUESS, choose, kept, nearest, nucleus, pick, threefry
 from rwkvgraph.errors import ShapeError
-from rwkvgraph.sampler import FIRST_GUESS, Sampler, draw, largest, nucleus
+from rwkvgraph.sampler import Sampler
 
 Logits = NDArray[np.float64]
 
@@ -71,12 +72,11 @@ def test_only_tokens_that_are_kept_are_drawn(
 
 
 def test_a_token_is_kept_while_those_before_it_have_at_most_top_p() -> None:
-    logits = np.log(P)
-    logits -= logits.max()
-    assert nucleus(logits, 0.49, 4).tolist() == [0]
-    assert nucleus(logits, 0.51, 4).tolist() == [0, 1]
-    assert nucleus(logits, 0.76, 4).tolist() == [0, 1, 2]
-    assert nucleus(logits, 0.88, 4).tolist() == [0, 1, 2, 3]
+    below = -np.log(P / P.max())
+    assert nucleus(below, 0.49, 4).tolist() == [0]
+    assert nucleus(below, 0.51, 4).tolist() == [0, 1]
+    assert nucleus(below, 0.76, 4).tolist() == [0, 1, 2]
+    assert nucleus(below, 0.88, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_a_token_is_kept_where_those_before_it_have_exactly_top_p() -> None:
@@ -97,12 +97,10 @@ def test_temperature_comes_after_the_cut_and_keeps_nothing_out_or_in() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5, FIRST_GUESS - 1, FIRST_GUESS, FIRST_GUESS + 1, 4999, 5000])
-def test_the_largest_are_found_in_order_and_ties_by_id(rng: np.random.Generator, count: int) -> None:
-    logits = np.round(rng.normal(0, 3, 5000), 1)  # a hundred values: many ties
-    assert (
-        largest(logits, count).tolist()
-        == sorted(range(5000), key=lambda token: (-logits[token], token))[:count]
-    )
+def test_the_nearest_are_found_in_order_and_ties_by_id(rng: np.random.Generator, count: int) -> None:
+    below = np.round(abs(rng.normal(0, 3, 5000)), 1)  # a hundred values: many ties
+    wanted = sorted(range(5000), key=lambda token: (below[token], token))[:count]
+    assert nearest(below, count).tolist() == wanted
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 0.999, 0.999999])
@@ -111,11 +109,11 @@ def test_the_nucleus_does_not_depend_on_how_many_tokens_were_sorted(
     rng: np.random.Generator, top_p: float, spread: float
 ) -> None:
     logits = rng.normal(0, spread, 20_000)
-    logits -= logits.max()
-    order = np.argsort(-logits, kind="stable")
-    p = np.exp(logits[order])
-    before = np.concatenate([[0], np.cumsum(p[:-1])]) / np.exp(logits).sum()
-    assert nucleus(logits, top_p, len(logits)).tolist() == order[before <= top_p].tolist()
+    below = logits.max() - logits
+    order = np.argsort(below, kind="stable")
+    p = np.exp(-below[order])
+    before = np.concatenate([[0], np.cumsum(p[:-1])]) / p.sum()
+    assert nucleus(below, top_p, len(below)).tolist() == order[before <= top_p].tolist()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,7 @@ def test_greedy_takes_the_best_and_of_equals_the_lowest_id(sampler: Sampler) -> 
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e300])
-def test_extreme_logits_and_temperatures_still_draw(temperature: float) -> None:
+def test_extreme_logits_and_temperatures_still_pick(temperature: float) -> None:
     logits = np.array([-1e308, 1e308, -np.inf, 0.0])
     assert Sampler(temperature, seed=0).sample(logits) in {0, 1, 3}
     assert Sampler(temperature, top_p=0.9, seed=0).sample(logits) == 1
@@ -146,15 +144,15 @@ def test_a_token_of_minus_infinity_is_never_drawn(rng: np.random.Generator) -> N
 def test_drawing_never_takes_a_weight_of_zero() -> None:
     weights = np.array([0.0, 0.3, 0.0, 0.1, 0.2, 0.0])
     almost_one = float(np.nextafter(1, 0))
-    assert draw(weights, 0.0) == 1
-    assert draw(weights, almost_one) == 4
-    assert draw(np.array([1.0, 1.0, 0.0]), 0.5) == 1
+    assert pick(weights, 0.0) == 1
+    assert pick(weights, almost_one) == 4
+    assert pick(np.array([1.0, 1.0, 0.0]), 0.5) == 1
 
 
 def test_the_last_weight_is_drawn_whatever_the_sum_rounds_to(rng: np.random.Generator) -> None:
     almost_one = float(np.nextafter(1, 0))
-    assert {draw(weights, almost_one) for weights in 1 + rng.random((1000, 3))} == {2}
-    assert {draw(np.array([2.0**power]), almost_one) for power in range(20)} == {0}
+    assert {pick(weights, almost_one) for weights in 1 + rng.random((1000, 3))} == {2}
+    assert {pick(np.array([2.0**power]), almost_one) for power in range(20)} == {0}
 
 
 def test_a_seed_gives_the_same_tokens_again_and_another_seed_others(rng: np.random.Generator) -> None:
@@ -175,7 +173,7 @@ def test_without_a_seed_two_samplers_differ(rng: np.random.Generator) -> None:
 def test_the_tokens_of_a_seed_are_these_on_every_machine() -> None:
     logits = np.arange(16) / 4
     sampler = Sampler(0.8, 0.9, 12, seed=2024)
-    assert [sampler.sample(logits) for _ in range(12)] == [12, 15, 14, 11, 7, 15, 15, 15, 14, 15, 13, 13]
+    assert [sampler.sample(logits) for _ in range(12)] == [14, 14, 13, 10, 15, 15, 15, 12, 14, 14, 15, 15]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
@@ -219,7 +217,10 @@ def test_logits_are_one_row(shape: tuple[int, ...]) -> None:
         *(("temperature", value) for value in (-0.1, np.nan, np.inf)),
         *(("top_p", value) for value in (-0.1, 1.1, np.nan)),
         *(("top_k", value) for value in (-1, 2.5, np.inf)),
-        ("seed", -1),
+        *(("seed", value) for value in (-1, 1 << 64)),
+        *(("min_p", value) for value in (-0.1, 1.1, np.nan)),
+        *((name, value) for name in ("presence", "frequency") for value in (np.inf, np.nan)),
+        *(("decay", value) for value in (-0.1, 1.1, np.nan)),
     ],
 )
 def test_parameters_out_of_range_are_refused_when_they_are_given(name: str, value: float) -> None:
@@ -228,4 +229,67 @@ def test_parameters_out_of_range_are_refused_when_they_are_given(name: str, valu
 
 
 def test_a_sampler_prints_its_parameters() -> None:
-    assert repr(Sampler(0.5, 0.9, 3, 7)) == "Sampler(temperature=0.5, top_p=0.9, top_k=3, seed=7)"
+    cuts = "temperature=0.5, top_p=0.9, top_k=3, seed=7, min_p=0.1"
+    wanted = f"Sampler({cuts}, presence=0.0, frequency=0.2, decay=1)"
+    assert repr(Sampler(0.5, 0.9, 3, 7, 0.1, frequency=0.2, decay=1)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "words"),
+    [
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+def test_random_words_are_those_of_the_papers_own_library(
+    key: tuple[int, int], counter: tuple[int, int], words: tuple[int, int]
+) -> None:
+    assert threefry(key, counter) == words
+
+
+def test_a_token_is_kept_down_to_min_p_of_the_best() -> None:
+    below = -np.log(np.array([0.5, 1.0, 0.25, 0.125]))
+    for min_p, wanted in ((0.26, [0, 1]), (0.24, [0, 1, 2]), (0.0, [0, 1, 2, 3]), (1.0, [1])):
+        assert kept(below, 0, 1.0, Sampler(min_p=min_p).reach).tolist() == wanted
+
+
+def test_a_word_says_how_far_along_the_kept_tokens_in_order_of_their_ids() -> None:
+    below = -np.log(np.array([0.5, 1.0, 0.25, 0.25]))
+    drawn = [choose(below, 1.0, 0, 1.0, np.inf, word << 29) for word in range(8)]
+    assert drawn == [0, 0, 1, 1, 1, 1, 2, 3]
+
+
+def test_penalties_are_those_of_chat_rwkv() -> None:
+    """Against its loop over a dictionary, written down again."""
+    sampler = Sampler(presence=0.3, frequency=0.5, decay=0.9)
+    seen = np.zeros(6, np.float32)
+    logits = np.arange(6, dtype=np.float32)
+    occurrence: dict[int, float] = {}
+    for token in (3, 1, 3, 5, 0, 3, 3):
+        wanted = logits.copy()
+        for known, count in occurrence.items():
+            wanted[known] -= 0.3 + count * 0.5
+        np.testing.assert_allclose(sampler.penalise(logits, seen), wanted, rtol=1e-6)
+        occurrence = {known: count * 0.9 for known, count in occurrence.items()}
+        occurrence[token] = occurrence.get(token, 0.0) + 1
+        sampler.remember(seen, token)
+
+
+def test_a_token_of_long_ago_is_forgotten() -> None:
+    sampler = Sampler(presence=1.0, decay=0.5)
+    seen = np.zeros(3, np.float32)
+    sampler.remember(seen, 0)
+    for _ in range(101):
+        sampler.remember(seen, 1)
+    assert seen[0] == 0
+    assert seen[1] > 0
+
+
+def test_each_text_has_random_numbers_of_its_own(rng: np.random.Generator) -> None:
+    logits = rng.normal(size=(50, 300))
+    sampler = Sampler(seed=7)
+    texts = [sampler.begin(), sampler.begin()]
+    first, second = ([text.sample(row) for row in logits] for text in texts)
+    again = [Sampler(seed=7).begin()]
+    assert first == [again[0].sample(row) for row in logits] != second

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from rwkvgraph.gpu import Context
 from rwkvgraph.graph import Graph
 from rwkvgraph.op import BEFORE, Array, Buffer, Map, Reduction, Row, Tensor, TensorOp, operand, tape, updated
 from rwkvgraph.ops import elementwise, move, norm, shift
+from rwkvgraph.ops import sample as drawing
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph.ops.wkv4 import EMPTY_PP, Wkv4
@@ -91,6 +93,17 @@ def ids(rng: Numbers, most: int) -> Tensor:
     return holding(rng.integers(0, most, 7).astype(np.uint32))
 
 
+def draws(rng: Numbers, width: int, **changes: float) -> TensorOp:
+    """Three rows of logits, some tokens of which were seen, the first barred where there is another."""
+    rule = {"rate": 1.25, "top_k": 0, "top_p": 0.7, "reach": 9.0, "presence": 0.2, "frequency": 0.1} | changes
+    more: Any = {**rule, "decay": 0.9, "text": 0}
+    settings = [drawing.Settings(**more, key=(seed, 1)).words() for seed in range(3)]
+    bias = np.where(np.arange(width) < (width > 1), -np.inf, rng.normal(size=width))
+    zeros = holding(np.zeros(3, np.uint32)), holding(np.zeros((3, 8), np.uint32))
+    seen = holding(rng.integers(0, 3, (3, width)).astype(np.float32))
+    return drawing.Sample(holding(bias), rows(rng, width, 3), seen, holding(np.stack(settings)), *zeros)
+
+
 def halves(rng: Numbers, count: int, width: int) -> Tensor:
     return holding(rng.normal(size=(count, width)).astype(np.float16))
 
@@ -143,6 +156,8 @@ EXAMPLES: dict[type[TensorOp], list[Example]] = {
     Matmul: [lambda r, n: Matmul(matrix(r.normal(size=(n, 30)) / 6), rows(r, 30)),
                     lambda r, n: Matmul(matrix(r.normal(size=(5, n)) / n**0.5), rows(r, n, 1)),
                     lambda r, n: Matmul(matrix(r.normal(size=(37, n)) / n**0.5), rows(r, n, 33))],
+    drawing.Sample: [draws, lambda r, n: draws(r, n, rate=0.0),
+                     lambda r, n: draws(r, n, top_k=max(1, n // 2), top_p=1.0, reach=np.inf)],
     Wkv4: [channels],
     Wkv6: [lambda r, n: constant_heads(r, min(n, 64)),
            lambda r, n: constant_heads(r, min(n, 32), is_constant=False)],
