@@ -67,7 +67,7 @@ def steps(course: Course) -> Steps:
     That is on numpy, with hooks that touch a user's buffers, with a sampler of a user's own class, and for
     slots in more than one block of a state.
     """
-    drawing, program = course.model.drawing(), course.model.program(course.hooks)
+    program, drawing = course.model.program(course.hooks), course.model.drawing()
     blocks = {slot // course.state.block_slots for slot in course.slots}
     is_ours = all(type(sampler).sample is Sampler.sample for sampler in course.samplers)
     if drawing is None or not isinstance(program, Runner) or not is_ours or len(blocks) > 1:
@@ -193,11 +193,11 @@ class Ahead(Steps):
         if stretch.ids is None:
             self._read(stretch)
         tokens = stretch.tokens(stretch.given)
-        stretch.given += 1
         if NOTHING in tokens or not self._course.ends.isdisjoint(tokens):
-            stretch.given -= 1  # drawn, and not to be run
-            self.close()
+            self.close()  # drawn, and not to be run
             self._check(tokens)
+            return tokens
+        stretch.given += 1  # the last thing, so that Ctrl-C loses no token
         return tokens
 
     def settle(self) -> None:

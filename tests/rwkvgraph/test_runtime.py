@@ -1,5 +1,6 @@
 """Steps ahead of the host: tokens and states are those of steps one by one, whenever one looks."""
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -303,6 +304,9 @@ def test_logits_of_a_prompt_that_overflowed_are_an_error(model: rg.Model) -> Non
         next(taken)
 
 
+@pytest.mark.skipif(
+    os.environ.get("RWKVGRAPH_NATIVE") == "0", reason="wgpu-py's own waits cannot be interrupted"
+)
 # It may land in the release of one of wgpu-py's objects, where Python can only print it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_loses_no_token(model: rg.Model, rng: np.random.Generator) -> None:
@@ -314,13 +318,11 @@ def test_an_interruption_loses_no_token(model: rg.Model, rng: np.random.Generato
     while len(tokens) < 60:
         try:
             with interrupted(float(rng.uniform(1e-4, 2e-2))):
-                (token,) = next(ahead)
+                tokens += next(ahead)
         except KeyboardInterrupt:
             interruptions += 1
             if interruptions % 3 == 0:
                 np.testing.assert_array_equal(course.state.read(0), reference.after(tokens))
-            continue
-        tokens.append(token)
     assert tokens == wanted
     np.testing.assert_array_equal(course.state.read(0), reference.after(tokens))
 
