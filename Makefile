@@ -8,8 +8,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Two workers: compiling shaders for llvmpipe takes one thread each.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# Two workers: compiling shaders for llvmpipe takes one thread each. What is marked slow takes minutes more:
+# make test PYTEST_ARGS="-n 2 --dist loadfile" has it too.
+PYTEST_ARGS ?= -n 2 --dist loadfile -m "not slow"
 
 export DEBIAN_FRONTEND := noninteractive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -1,23 +1,29 @@
-"""What tests of examples share: the examples as modules, and that there is an adapter."""
+"""What tests of examples share: the examples as modules, and where they run."""
 
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import pytest
-
-if TYPE_CHECKING:
-    from rwkvgraph.gpu import Context
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Example: TypeAlias = Callable[[str], ModuleType]
 
 
 @pytest.fixture(autouse=True)
-def only_where_an_adapter_is(gpu: "Context") -> None:
-    """Examples take the best adapter; without one they would say so on stderr and run on numpy."""
+def on_numpy_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples name no device. Here that is numpy: what their hooks add would be compiled anew for each.
+
+    Tests of what devices do with them load models onto one by name.
+    """
+    from rwkvgraph import engine, model  # not at the top: most tests need neither
+
+    opened = model.open_engine
+    monkeypatch.setattr(
+        model, "open_engine", lambda device: engine.HostEngine() if device is None else opened(device)
+    )
 
 
 @pytest.fixture(scope="session")
