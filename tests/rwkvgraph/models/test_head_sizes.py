@@ -13,7 +13,8 @@ from tests.rwkvgraph.conftest import Device
 from tests.rwkvgraph.models.synthetic import Half, synthetic
 from tests.rwkvgraph.models.yardstick import Expected, cut_at, expect, feed
 
-SIZES = (1, 3, 8, 12, 16, 32, 96, 128, pytest.param(256, marks=pytest.mark.slow))
+SLOW = pytest.mark.slow
+SIZES = (3, 8, 32, 128, *(pytest.param(size, marks=SLOW) for size in (1, 12, 16, 96, 256)))
 RANKS = (8, 12)
 VOCAB = 31
 ENDS = (17, 18, 21)
