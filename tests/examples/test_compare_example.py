@@ -20,7 +20,7 @@ def test_compare(gpu: rg.Context, capsys: pytest.CaptureFixture[str]) -> None:
     rows = module.main("v4:4x128:512", prompt=8, steps=2, repeats=1)
     assert [name for name, *_ in rows] == ["rwkvgraph", "rwkv", "web_rwkv_py"]
     ours, *others = rows
-    assert gpu.info.name in ours[1]
+    assert "numpy" in ours[1] or gpu.info.name in ours[1]
     assert all(float(cell.replace(",", "")) > 0 for cell in ours[2:])
     for _, how, *speeds in others:  # there where they are installed: then measured, else said
         assert all(speeds) or "not installed" in how

@@ -299,7 +299,7 @@ def test_state_surgery_blends_what_two_texts_left(
     tiny.run([[0, *tokenizer.encode(surgery.TEXTS[1])]], state)
     saved = tiny.state()
     saved.load(tmp_path / "second.st", 0)
-    np.testing.assert_array_equal(saved.read(0), state.read(0))
+    np.testing.assert_allclose(saved.read(0), state.read(0), rtol=0, atol=1e-4)  # made on another device
 
 
 def test_state_surgery_takes_whole_layers(surgery: ModuleType, rng: np.random.Generator) -> None:

@@ -120,6 +120,8 @@ class Wider(Map):
 
     x: Tensor
 
+    wgsl = "x"
+
     def numpy(self, *arrays: Array) -> Array:
         return np.concatenate([arrays[0], arrays[0]], -1)
 
