@@ -14,6 +14,7 @@ from rwkvgraph.batch import BATCH_WORDS, Batch, Stack, split
 from rwkvgraph.gpu.cycle import Cycle, Piece, Snapshot, Turn, row_pieces
 from rwkvgraph.gpu.engine import GpuEngine
 from rwkvgraph.gpu.memory import DeviceMemory
+from rwkvgraph.gpu.relays import LATE_BYTES
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.gpu.transfer import Readback
 from rwkvgraph.graph import Graph
@@ -93,7 +94,8 @@ class Decoder:
         self._own = own
         self._cycle = Cycle(context, turns)
         self._snapshots = [Snapshot(context, self._changed(block)) for _ in range(SPARES)]
-        self._ids = [Readback(context, len(self.slots) * HISTORY * 4, "ids") for _ in range(SPARES)]
+        self._nbytes = len(self.slots) * HISTORY * 4
+        self._ids = [Readback(context, self._nbytes + LATE_BYTES, "ids") for _ in range(SPARES)]
 
     def _changed(self, block: Block) -> Iterator[Piece]:
         """What steps change and do not make anew: the slots, and what the next draw goes by."""
@@ -129,14 +131,16 @@ class Decoder:
         history = self._own[self._drawing.history].gpu
         with context.lock:
             encoder = context.device.create_command_encoder()
-            self._ids[spare].record(encoder, history, 0, self._ids[spare].nbytes)
+            self._ids[spare].record(encoder, history, 0, self._nbytes)
+            self.program.meeting.record(encoder, self._ids[spare], self._nbytes)
             return context.submit([encoder.finish()])
 
     def ids(self, spare: int, ticket: int) -> Array:
         """Wait for what was sent: (rows, HISTORY), the token of draw n in column n % HISTORY."""
         with self.program.context.lock:
-            flat = self._ids[spare].read(ticket, len(self.slots) * HISTORY * 4)
-        return flat.view(np.uint32).reshape(len(self.slots), HISTORY)
+            flat = self._ids[spare].read(ticket)
+        self.program.meeting.check(flat[self._nbytes :])
+        return flat[: self._nbytes].view(np.uint32).reshape(len(self.slots), HISTORY)
 
     def logits(self, row: int) -> Array:
         """The logits (V,) that the row draws from next."""

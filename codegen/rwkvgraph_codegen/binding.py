@@ -77,7 +77,7 @@ class Binding:
     """One storage buffer of a kernel. `wide` kernels see rows as `vec4`s, others as single elements.
 
     A texture holds 16 bytes a texel, row after row of `TEXTURE_WIDTH` texels; of f16 textures only `block`
-    reads.
+    reads. is_atomic: of u32, only counted with.
     """
 
     index: int
@@ -85,6 +85,7 @@ class Binding:
     writable: bool
     wide: bool
     is_texture: bool = False
+    is_atomic: bool = False
 
     @property
     def name(self) -> str:
@@ -97,8 +98,13 @@ class Binding:
             texel = "f32" if self.element == "f32" else "u32"
             return f"@group(0) @binding({self.index}) var {self.name}: texture_2d<{texel}>;"
         access = "read_write" if self.writable else "read"
-        stored = "vec2<u32>" if self._is_written_f16 else _STORED[self.element, self.wide]
+        stored = "atomic<u32>" if self.is_atomic else self.stored
         return f"@group(0) @binding({self.index}) var<storage, {access}> {self.name}: array<{stored}>;"
+
+    @property
+    def stored(self) -> str:
+        """The type of what the buffer is an array of."""
+        return "vec2<u32>" if self._is_written_f16 else _STORED[self.element, self.wide]
 
     @property
     def _is_written_f16(self) -> bool:

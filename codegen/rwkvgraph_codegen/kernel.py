@@ -72,10 +72,12 @@ class Phase:
     sums: tuple[Sum, ...]
 
 
-def map_kernel(label: str, parts: Parts, body: list[Statement], dialect: Dialect) -> Source:
+def map_kernel(
+    label: str, parts: Parts, body: list[Statement], dialect: Dialect, threads: int = MAP_THREADS
+) -> Source:
     """A kernel that runs `body` at every lane of its domain, one thread a lane."""
-    main = fill(_MAP, threads=MAP_THREADS, body=block(body, 2))
-    return assemble(label, replace(parts, statements=tuple(body)), main, MAP_THREADS, dialect)
+    main = fill(_MAP, threads=threads, body=block(body, 2))
+    return assemble(label, replace(parts, statements=tuple(body)), main, threads, dialect)
 
 
 def row_kernel(

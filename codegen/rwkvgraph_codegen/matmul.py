@@ -1,9 +1,10 @@
-"""The kernels of the matrix product: the family of a shape decides which of three modules writes one."""
+"""The kernels of the matrix product: the family of a shape decides which of four modules writes one."""
 
 from __future__ import annotations
 
 from rwkvgraph_codegen.matmul_lanes import lanes
 from rwkvgraph_codegen.matmul_shape import DECODE, Shape
+from rwkvgraph_codegen.matmul_share import share
 from rwkvgraph_codegen.matmul_split import split
 from rwkvgraph_codegen.matmul_tile import tile
 
@@ -15,6 +16,8 @@ def matmul_main(shape: Shape, subgroups: bool) -> str:
             return f"{DECODE}\n{split(shape, subgroups)}"
         case "lanes":
             return f"{DECODE}\n{lanes(shape)}"
+        case "share":
+            return f"{DECODE}\n{share(shape)}"
         case _:
             return f"{DECODE}\n{tile(shape)}"
 

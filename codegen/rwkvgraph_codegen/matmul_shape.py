@@ -29,6 +29,9 @@ class Shape:
     family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
     family "tile": a workgroup is a square of threads, each with `rows` by `tokens` sums, and reads both
     matrices through workgroup memory, 8 `unroll` columns at a time.
+    family "share": for one token; a given number of workgroups share the matrix, and a subgroup has 8
+    `unroll`
+    columns a thread of four rows at a time.
     max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen
     only where it makes so many workgroups.
     """
@@ -49,7 +52,12 @@ class Shape:
     @property
     def group_rows(self) -> int:
         """Matrix rows of a workgroup."""
-        rows = {"split": self.rows, "lanes": self.rows * self.threads, "tile": self.rows * self.side}
+        rows = {
+            "split": self.rows,
+            "share": self.rows,
+            "lanes": self.rows * self.threads,
+            "tile": self.rows * self.side,
+        }
         return rows[self.family]
 
     @property

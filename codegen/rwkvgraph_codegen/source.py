@@ -16,12 +16,18 @@ LOWEST = "-0x1.fffffep+127f"
 
 @dataclass(frozen=True)
 class Source:
-    """A compute shader: text, the bindings in order (binding 0 is the uniform), threads a workgroup."""
+    """A compute shader: text, the bindings in order (binding 0 is the uniform), threads a workgroup.
+
+    engine: the end of the text, where that is the same for many kernels and what differs is in functions
+    before it;
+    in a relay it is there once for all of them.
+    """
 
     text: str
     bindings: tuple[Binding, ...]
     threads: int
     label: str
+    engine: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ class Samples:
     warm_up: tuple[float, ...]
     rounds: tuple[float, ...]
 
+    def over(self, times: int) -> Samples:
+        """Seconds of one of the `times` equal things that each round was."""
+        warm_up = tuple(seconds / times for seconds in self.warm_up)
+        return Samples(warm_up, tuple(seconds / times for seconds in self.rounds))
+
     @property
     def median(self) -> float:
         """Seconds of a round, as a rule."""

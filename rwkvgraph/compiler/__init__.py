@@ -19,6 +19,7 @@ from rwkvgraph.compiler.plan import Plan as Plan
 from rwkvgraph.compiler.plan import plan as plan
 from rwkvgraph.compiler.program import Pass as Pass
 from rwkvgraph.compiler.program import Program as Program
+from rwkvgraph.compiler.relay import join as join
 from rwkvgraph.compiler.simplify import Simplified as Simplified
 from rwkvgraph.compiler.simplify import simplify as simplify
 from rwkvgraph.compiler.target import Limits as Limits
@@ -84,11 +85,11 @@ def compile_stages(
     fused = dump("30-fuse", fuse(simple.graph, target.limits))
     if checked:
         check_fuse(simple.graph, fused)
-    slots = dump("40-plan", plan(fused.groups))
+    slots = dump("40-plan", plan(fused.groups, by_layer=target.resident > 0))
     if checked:
         check_plan(fused.groups, slots)
     passes = tuple(step for group in fused.groups for step in lower(group, slots, target))
-    program = dump("60-program", Program(passes, slots))
+    program = dump("60-program", Program(passes, slots, join(passes, target)))
     if checked:
         check_program(fused, program, target.limits)
     return Compilation(build, joined, simple, fused, slots, program)

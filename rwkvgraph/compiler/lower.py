@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rwkvgraph.compiler.domain import Domain, find_domain
 from rwkvgraph.compiler.fuse import Group
@@ -23,6 +24,7 @@ from rwkvgraph_codegen import (
     Phase,
     Source,
     Sum,
+    can_be_leg,
     map_kernel,
     row_kernel,
 )
@@ -85,7 +87,10 @@ def _lower_map(group: Group, plan: Plan, target: Target) -> Pass:
     scope = _stores(writer, group.ops)
     source = map_kernel(group.label, _parts(writer), scope.statements, target.dialect)
     items = Amount.of(domain.rows).times(domain.middle * domain.count)
-    return _pass(group, writer, source, Grid(items, MAP_THREADS), domain)
+    made = _pass(group, writer, source, Grid(items, MAP_THREADS), domain)
+    threads = tuning_for(target).share.threads
+    source = map_kernel(group.label, _parts(writer), scope.statements, target.dialect, threads)
+    return _with_leg(made, source, Grid(items, threads), target)
 
 
 def _lower_row(group: Group, plan: Plan, target: Target) -> Pass:
@@ -98,7 +103,8 @@ def _lower_row(group: Group, plan: Plan, target: Target) -> Pass:
     scope = _stores(writer, group.ops)
     parts = _parts(writer, subgroups=target.subgroups)
     source = row_kernel(group.label, parts, phases, scope.statements, threads, target.dialect)
-    return _pass(group, writer, source, Grid(Amount.of(domain.rows).times(domain.middle)), domain)
+    grid = Grid(Amount.of(domain.rows).times(domain.middle))
+    return _with_leg(_pass(group, writer, source, grid, domain), source, grid, target)
 
 
 def _phases(writer: Writer, group: Group) -> list[Phase]:
@@ -148,12 +154,23 @@ def _stores(writer: Writer, ops: Sequence[TensorOp]) -> Scope:
 
 def _lower_wkv(group: Group, plan: Plan, target: Target) -> Pass:
     domain = _domain(group)
-    return _pass(group, *lower_wkv(group, plan, domain, target), domain)
+    made = _pass(group, *lower_wkv(group, plan, domain, target), domain)
+    if not target.resident:
+        return made
+    _, source, grid = lower_wkv(group, plan, domain, target, tuning_for(target).share.threads)
+    return _with_leg(made, source, grid, target)
 
 
 def _parts(writer: Writer, subgroups: bool = False) -> Parts:
     functions = tuple(writer.functions.values())
     return Parts(writer.bindings(), functions, (), max(1, len(writer.table)), writer.domain.lanes, subgroups)
+
+
+def _with_leg(item: Pass, source: Source, grid: Grid, target: Target) -> Pass:
+    """The pass, with this kernel for relays where there are any whose workgroups can run it."""
+    if not target.resident or not can_be_leg(source, tuning_for(target).share.threads, target.subgroups):
+        return item
+    return replace(item, leg=Variant(source, item.variants[0].table, grid, 1))
 
 
 def _pass(group: Group, writer: Writer, source: Source, grid: Grid, domain: Domain) -> Pass:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Strides, matmul_domain, split_parts
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Plan
-from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
+from rwkvgraph.compiler.program import Amount, Grid, Pass, Region, Variant
 from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import Writer
-from rwkvgraph.op import Buffer, Tensor, TensorOp
+from rwkvgraph.op import Buffer, DType, Tensor, TensorOp
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.quant import BLOCK
 from rwkvgraph.view import LANES, resolve
-from rwkvgraph_codegen import Parts, Shape, Statement, assemble, matmul_main, uses_subgroups
+from rwkvgraph_codegen import Parts, Shape, Source, Statement, assemble, matmul_main, uses_subgroups
 
 WORDS = 3
 """Rows of the uniform's table that each part takes: its shape, its weights' place, its input's place."""
@@ -94,19 +94,31 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     finish, statements = _finish(writer, parts)
     rows = Amount.of(parts[0].op.shape[0])
     variants = []
-    shapes = tuning_for(target).matmul
-    for shape, larger in zip(shapes, (*shapes[1:], None), strict=True):
+    tuning = tuning_for(target)
+    shapes = tuning.matmul
+
+    def source_of(shape: Shape) -> Source:
         subgroups = uses_subgroups(shape, target.subgroups)
-        body = "\n".join([_part_of(len(parts)), *texts, finish, matmul_main(shape, subgroups)])
+        main = matmul_main(shape, subgroups)
+        body = "\n".join([_part_of(len(parts)), *texts, finish, main])
         functions = tuple(writer.functions.values())
         kernel = Parts(writer.bindings(), functions, statements, len(writer.table), LANES, subgroups)
         source = assemble(group.label, kernel, body, shape.threads, target.dialect)
+        return replace(source, engine=f"{main}\n") if shape.family == "share" else source
+
+    for shape, larger in zip(shapes, (*shapes[1:], None), strict=True):
         units = _set_units(writer, parts, shape.group_rows)
         size = (rows, Amount(units), Amount(), Amount())
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
         grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
-        variants.append(Variant(source, (size, *writer.table), grid, _most_tokens(shape, larger, parts)))
-    return Pass(group, tuple(variants), tuple(writer.buffers), rows)
+        most = _most_tokens(shape, larger, parts)
+        variants.append(Variant(source_of(shape), (size, *writer.table), grid, most))
+    leg = None
+    if target.resident and _bytes(parts) < tuning.leg_bytes:
+        units = _set_shares(writer, parts, target.resident)
+        size = (rows, Amount(units), Amount(), Amount())
+        leg = Variant(source_of(tuning.share), (size, *writer.table), Grid(Amount(units)), 1)
+    return Pass(group, tuple(variants), tuple(writer.buffers), rows, leg, tuple(map(_region, parts)))
 
 
 def _most_tokens(shape: Shape, larger: Shape | None, parts: Sequence[Part]) -> int | None:
@@ -123,6 +135,38 @@ def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:
     for index, part in enumerate(parts):
         writer.table[WORDS * index] = (Amount(units), *writer.table[WORDS * index][1:])
         units += -(-part.rows // rows)
+    return units
+
+
+def _region(part: Part) -> Region:
+    """Where a part's weights lie."""
+    view, source = part.weights.view, part.weights.source
+    assert isinstance(source, Buffer), "weights live in buffers"
+    return Region(source, view.offset // BLOCK, part.rows * (view.strides[0] // BLOCK))
+
+
+def _bytes(parts: Sequence[Part]) -> int:
+    """Of the matrices."""
+    return sum(part.rows * resolve(part.weights.shape[1], {}) for part in parts) * DType.F16.bytes
+
+
+def _set_shares(writer: Writer, parts: Sequence[Part], workgroups: int) -> int:
+    """Write which workgroups each part has, of as many as run at once; gives their number.
+
+    Each has at least one, and the next goes to the part whose workgroups have the most rows.
+    """
+    quads = [-(-part.rows // LANES) for part in parts]
+    shares = [1] * len(parts)
+    for _ in range(workgroups - len(parts)):
+        index = max(range(len(parts)), key=lambda at: -(-quads[at] // shares[at]))
+        if shares[index] < quads[index]:
+            shares[index] += 1
+    units = 0
+    for index, count in enumerate(shares):
+        first, place = WORDS * index, writer.table[WORDS * index + 2]
+        writer.table[first] = (Amount(units), *writer.table[first][1:])
+        writer.table[first + 2] = (*place[:2], Amount(count), place[3])
+        units += count
     return units
 
 

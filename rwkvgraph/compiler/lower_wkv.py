@@ -47,13 +47,18 @@ SCAN_THREADS = 32
 """Lanes of channels in a workgroup: few, as a decode step of 4,096 channels has 1,024 lanes in all."""
 
 
-def lower_wkv(group: Group, plan: Plan, domain: Domain, target: Target) -> tuple[Writer, Source, Grid]:
-    """(the writer with buffers and table, the shader, the grid) of a group with a recurrence."""
+def lower_wkv(
+    group: Group, plan: Plan, domain: Domain, target: Target, scan_threads: int = 0
+) -> tuple[Writer, Source, Grid]:
+    """(the writer with buffers and table, the shader, the grid) of a group with a recurrence.
+
+    scan_threads: of a workgroup, for recurrences of single channels, where it is not as many as are best.
+    """
     writer = Writer(group, plan.places, domain)
     (op,) = (op for op in group.ops if isinstance(op, Recurrence))
     slots = Amount.of(op.starts.shape[0])
     if isinstance(op.rule, ScanRule):
-        threads, subgroups = min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
+        threads, subgroups = scan_threads or min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
         main = _scan(writer, op, op.rule, threads)
         grid = Grid(Amount(domain.count), threads, slots)
     else:

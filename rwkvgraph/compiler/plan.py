@@ -70,17 +70,19 @@ class Plan:
         return f"Plan({len(self.slots)} slots for {len(self.places)} results)"
 
 
-def plan(groups: Sequence[Group]) -> Plan:
+def plan(groups: Sequence[Group], by_layer: bool = False) -> Plan:
     """Give every result that leaves its group a place; slots are used again when their last reader has run.
 
     Results of a group with equal rows lie side by side in one slot, so that a pass binds one buffer for them.
     A slot is never free for the group that reads it last, so no pass has one buffer on both sides.
+    by_layer: nor for any other group of the same layer, so that in a relay each is written once.
     """
     ends, walked = _last_uses(groups), _walked(groups)
     slots: list[Slot] = []
     free: dict[Size, list[Slot]] = defaultdict(list)
     ending: dict[int, list[Slot]] = defaultdict(list)
     places: dict[TensorOp, Place] = {}
+    waiting: list[Slot] = []
     for index, group in enumerate(groups):
         for rows, ops in _leaving(group, ends, walked):
             stride = sum(row_width(op.shape) for op in ops)
@@ -91,8 +93,12 @@ def plan(groups: Sequence[Group]) -> Plan:
                 column += row_width(op.shape)
             slot.residents += ops
             ending[max(ends[op] for op in ops)].append(slot)
-        for slot in ending.pop(index, ()):
+        waiting += ending.pop(index, ())
+        if by_layer and index + 1 < len(groups) and groups[index + 1].layer == group.layer:
+            continue
+        for slot in waiting:
             free[slot.rows].append(slot)
+        waiting.clear()
     return Plan(tuple(slots), places)
 
 

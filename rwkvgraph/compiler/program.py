@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from rwkvgraph.compiler.group import Group
 from rwkvgraph.compiler.plan import Plan, Slot
-from rwkvgraph.op import Buffer
+from rwkvgraph.op import Buffer, DType, Role
 from rwkvgraph.show import Line, fold_layers
-from rwkvgraph.view import Dim, Size, Sizes, resolve
-from rwkvgraph_codegen import Source
+from rwkvgraph.view import Dim, Size, Sizes, T, resolve
+from rwkvgraph_codegen import MEETING_WORDS, Source
+
+MEETING = Buffer("meeting", (MEETING_WORDS,), DType.U32, Role.STATE)
+"""Where the workgroups of a relay count themselves. A runner has its own."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,31 @@ class Variant:
         return f"Variant({self.source.text.count(chr(10)) + 1} lines of WGSL, for {rows})"
 
 
+@dataclass(frozen=True)
+class Region:
+    """Neighbouring blocks of 16 bytes in a buffer."""
+
+    buffer: Buffer
+    first: int
+    blocks: int
+
+
 @dataclass(frozen=True, eq=False)
 class Pass:
     """One dispatch. `buffers` are bound in order after the uniform; `rows` decides which variant runs.
 
-    group: the operations that it runs, or a part of: a matrix in many parts takes several passes.
+    group: the operations that it runs, or a part of: a matrix in many parts takes several passes. leg: its
+    kernel for a single row in a relay, where there are relays and it can be in one. reads: the matrices that
+    it
+    multiplies by.
     """
 
     group: Group
     variants: tuple[Variant, ...]
     buffers: tuple[Buffer | Slot, ...]
     rows: Amount
+    leg: Variant | None = None
+    reads: tuple[Region, ...] = ()
 
     @property
     def label(self) -> str:
@@ -126,20 +143,59 @@ class Pass:
 
 
 @dataclass(frozen=True, eq=False)
+class Relay:
+    """Neighbouring passes that one dispatch runs where each has a single row: one after another.
+
+    Its workgroups all run at the same time, and wait for each other between two passes. first: where its
+    passes
+    begin among the program's. variant: the one kernel, and the uniform's rows: the most turns of a wait, four
+    numbers a pass (grid in x, y, z, workgroups in all), then the tables of the passes.
+    """
+
+    first: int
+    passes: tuple[Pass, ...]
+    variant: Variant
+    buffers: tuple[Buffer | Slot, ...]
+
+    @property
+    def label(self) -> str:
+        """How dumps name it."""
+        return self.variant.source.label
+
+    def runs(self, sizes: Sizes) -> bool:
+        """Whether it can stand for its passes in a run."""
+        return sizes[T] == 1 and all(item.rows.at(sizes) == 1 and item.runs(sizes) for item in self.passes)
+
+    def __str__(self) -> str:
+        last = self.first + len(self.passes) - 1
+        return f"for one token passes {self.first} to {last} are one dispatch, in {len(self.passes)} legs"
+
+    def __repr__(self) -> str:
+        return f"Relay({len(self.passes)} passes from {self.first}, {len(self.buffers)} buffers)"
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """What a model and its hooks were compiled to. Serves every T, O and number of slots; knows no device."""
 
     passes: tuple[Pass, ...]
     plan: Plan
+    relays: tuple[Relay, ...] = ()
 
     def sources(self) -> Iterator[Source]:
         """Every distinct shader, in order of first use."""
         seen: set[str] = set()
+        for variant in self.variants():
+            if variant.source.text not in seen:
+                seen.add(variant.source.text)
+                yield variant.source
+
+    def variants(self) -> Iterator[Variant]:
+        """Every kernel with its uniform: those of each pass, then the relays'."""
         for step in self.passes:
-            for variant in step.variants:
-                if variant.source.text not in seen:
-                    seen.add(variant.source.text)
-                    yield variant.source
+            yield from step.variants
+        for relay in self.relays:
+            yield relay.variant
 
     def passes_of(self, layer: int | None) -> tuple[Pass, ...]:
         """The passes of a layer (None: of no layer)."""
@@ -147,7 +203,8 @@ class Program:
 
     def __str__(self) -> str:
         lines = [Line(str(step), step.layer) for step in self.passes]
-        return f"{fold_layers(lines)}\n\n{self.plan}\n\n{self!r}"
+        relays = "".join(f"{relay}\n" for relay in self.relays)
+        return f"{fold_layers(lines)}\n\n{relays}{self.plan}\n\n{self!r}"
 
     def __repr__(self) -> str:
         layers = {step.layer for step in self.passes} - {None}
@@ -155,4 +212,5 @@ class Program:
         most = f", at most {max(each)} a layer" if each else ""
         kernels = len(list(self.sources()))
         slots = len(self.plan.slots)
-        return f"Program({len(self.passes)} passes{most}, {kernels} shaders, {slots} scratch slots)"
+        relays = f", {len(self.relays)} relays for one token" if self.relays else ""
+        return f"Program({len(self.passes)} passes{most}{relays}, {kernels} shaders, {slots} scratch slots)"

@@ -59,6 +59,9 @@ class Target:
     subgroups: whether kernels may call subgroup functions; their size is only known inside a kernel.
     kind: "cpu" for software adapters (llvmpipe, SwiftShader), "gpu" for all others. A key for tuning tables.
     lanes: subgroup size of a software adapter, measured; 0 where it is not known or may vary.
+    resident: workgroups of 256 threads that run at the same time for certain, and see what the others write,
+    so
+    that they can wait for each other; a power of two, or 0 where nobody has tried.
     """
 
     limits: Limits
@@ -66,6 +69,7 @@ class Target:
     subgroups: bool
     kind: Literal["cpu", "gpu"]
     lanes: int = 0
+    resident: int = 0
 
     @classmethod
     def browser(cls, subgroups: bool = False) -> Self:
@@ -74,4 +78,5 @@ class Target:
 
     def __str__(self) -> str:
         subgroups = "subgroups" if self.subgroups else "no subgroups"
-        return f"{self.kind}, {self.dialect.name}, {subgroups}; {self.limits}"
+        relays = f", relays of {self.resident} workgroups" if self.resident else ""
+        return f"{self.kind}, {self.dialect.name}, {subgroups}{relays}; {self.limits}"

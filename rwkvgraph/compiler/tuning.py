@@ -15,13 +15,16 @@ class Tuning:
     row_threads: threads that reduce a row, a power of two. sample_threads: threads that draw a token of a row
     of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul: kernels by growing
     number of tokens, the last for any. weights_in_textures: whether matrices are read from textures instead
-    of buffers.
+    of buffers. share: the matrix kernel of relays, whose threads are those of all their kernels; as many as
+    reduce a row. leg_bytes: matrices of so many bytes are read faster by a dispatch of their own.
     """
 
     row_threads: int
     sample_threads: int
     matmul: tuple[Shape, ...]
     weights_in_textures: bool = False
+    share: Shape = Shape("share", 256, 4, 1, unroll=2, max_tokens=1)
+    leg_bytes: int = 32 << 20
 
 
 def tuning_for(target: Target) -> Tuning:

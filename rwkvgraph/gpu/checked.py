@@ -42,10 +42,10 @@ class CheckedRunner(Runner):
 
     is_checked = True
 
-    def steps(self, sizes: Sizes, owner: Any, state: Memories) -> Prepared:
-        """As a runner's; what is submitted next is of these sizes, and on this memory."""
+    def steps(self, sizes: Sizes, owner: Any, state: Memories, apart: bool = True) -> Prepared:
+        """As a runner's, a dispatch a pass; what is submitted next is of these sizes, and on this memory."""
         self._sizes, self._state = sizes, state
-        return super().steps(sizes, owner, state)
+        return super().steps(sizes, owner, state, apart=True)
 
     def submit(self, prepared: Prepared, readback: Readback | None = None, nbytes: int = 0) -> int:
         """Run the dispatches one by one, then copy the output.

@@ -37,6 +37,11 @@ Use = Literal["storage", "uniform", "staging", "queries"]
 DumpShader = Callable[[str, str], None]
 """Called with a kernel's label and text before the driver sees the text."""
 
+LINE = 256
+"""Bytes that no two buffers share where workgroups wait for each other: what one has read would hold what
+another
+writes. A line of NVIDIA's caches has 128."""
+
 SAMPLE_TYPES = {"texels": "uint", "numbers": "unfilterable-float"}
 
 LAYOUTS: dict[Access, dict[str, object]] = {
@@ -194,13 +199,14 @@ class Context:
     def buffer(
         self, nbytes: int, label: str, use: Use = "storage", largest_binding: int | None = None
     ) -> GPUBuffer:
-        """A zeroed buffer of at least `nbytes` (rounded up to 16).
+        """A zeroed buffer of at least `nbytes`, rounded up: to 16, or where there are relays to a cache line.
 
         largest_binding: the most bytes one kernel will see of it, if not all. Raises DeviceError if that or
         the whole is over the device's limits, or if memory is out. Software adapters hand out more memory
         than there is, and notice only when it is used.
         """
-        size = max(16, -(-nbytes // 16) * 16)
+        line = LINE if self.target.resident else 16
+        size = max(line, -(-nbytes // line) * line)
         limits = self.target.limits
         self._check_fits(f"a buffer of {mebibytes(size)}", label, size, limits.max_buffer)
         if use == "storage":

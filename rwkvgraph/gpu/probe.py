@@ -13,6 +13,14 @@ from rwkvgraph.compiler.target import Limits, Target
 from rwkvgraph.gpu.adapter import AdapterInfo
 from rwkvgraph_codegen.dialect import NAGA, TINT, Dialect
 
+RELAY_WORKGROUPS = 128
+"""Workgroups of a relay, a power of two: at least one runs on each processor of a large GPU, with nothing to
+spare
+for it to wait for. Those of a smaller GPU hold several each, or fail the trial that each kernel has to
+pass."""
+
+MOST_RESIDENT = 1024
+
 PROBE = """
 @group(0) @binding(0) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size(32)
@@ -38,7 +46,25 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
     dialect = probe_dialect(device) if allowed else None
     kind: Literal["cpu", "gpu"] = "cpu" if info.kind == "software" else "gpu"
     lanes = measure_lanes(device, dialect) if dialect and kind == "cpu" else 0
-    return Target(limits, dialect or NAGA, dialect is not None, kind, lanes)
+    resident = _resident(info) if dialect else 0
+    return Target(limits, dialect or NAGA, dialect is not None, kind, lanes, resident)
+
+
+def _resident(info: AdapterInfo) -> int:
+    """How many workgroups to try relays with: 0 where nobody has measured that they see what others write.
+
+    NVIDIA's GPUs write through to the cache that all share, and keep in a processor's own only what was read
+    since
+    the dispatch began. `@coherent` would not ask for that much, but its loads follow one another: ten times
+    slower.
+
+    RWKVGRAPH_RELAYS says otherwise: 0 for none, or a power of two. Raises ValueError for anything else.
+    """
+    given = os.environ.get("RWKVGRAPH_RELAYS", "")
+    known = info.backend == "Vulkan" and info.kind == "discrete" and info.subgroup_sizes == (32, 32)
+    if given and not (given.isdecimal() and int(given).bit_count() <= 1 and int(given) <= MOST_RESIDENT):
+        raise ValueError(f"RWKVGRAPH_RELAYS is {given!r}; it is 0, or a power of two up to {MOST_RESIDENT}")
+    return int(given) if given else RELAY_WORKGROUPS if known else 0
 
 
 LANES = """

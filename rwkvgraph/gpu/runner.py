@@ -15,11 +15,12 @@ import numpy as np
 from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.compiler.plan import ELEMENT, Slot
-from rwkvgraph.compiler.program import Pass, Program, Variant
+from rwkvgraph.compiler.program import MEETING, Pass, Program, Relay, Variant
 from rwkvgraph.gpu.context import Access, Context, Kernel, Signature
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, Memories, memory_for, whole
 from rwkvgraph.gpu.native import Step
+from rwkvgraph.gpu.relays import LATE_BYTES, Meeting
 from rwkvgraph.gpu.transfer import Readback, download
 from rwkvgraph.op import Array, Buffer, Role
 from rwkvgraph.view import Dim, E, O, Sizes, T, resolve, round_up, row_width
@@ -42,7 +43,10 @@ KEPT_SIZES = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """The dispatches of a run of some sizes, ready to record, and the passes of the program that they are."""
+    """The dispatches of a run of some sizes, ready to record, and the passes of the program that they are.
+
+    passes: of a relay the first.
+    """
 
     passes: tuple[int, ...]
     steps: list[Step]
@@ -67,7 +71,8 @@ class Runner:
         self.most_outputs = min(self._most([row]), max(1, MOST_OUTPUT_BYTES // row))
         self._resident = resident
         self._users: dict[Buffer, AnyMemory] = {}
-        self._table = _Table(program, context)
+        self.meeting = Meeting(context, program.relays)
+        self._table = _Table(program, context, self.meeting.trial_words)
         self._capacity: dict[Dim, int] = {}
         self._is_made = False
         rows = {slot.rows for slot in program.plan.slots} | {item.shape[0] for item in self._runs_own()}
@@ -121,7 +126,9 @@ class Runner:
         for buffer, memory in self._users.items():
             buffer.used(memory)
         if readback is not None:
-            return self._rows(readback.read(self._ticket, nbytes), rows_out)
+            flat = readback.read(self._ticket, nbytes + LATE_BYTES)
+            self.meeting.check(flat[nbytes:])
+            return self._rows(flat[:nbytes], rows_out)
         if before is not None:
             self.context.wait(before)  # at most two runs are in flight, so staging memory stays bounded
         return None
@@ -142,6 +149,7 @@ class Runner:
             encoder = self.encode(prepared, start, stop)
             if readback is not None and stop >= count:
                 readback.record(encoder, self._shared[self.output], 0, nbytes)
+                self.meeting.record(encoder, readback, nbytes)
             ticket = self.context.submit([encoder.finish()])
         return ticket
 
@@ -159,28 +167,60 @@ class Runner:
         return flat.view(self.output.dtype.numpy).reshape(rows, width)[:, :used]
 
     def _staging(self, nbytes: int) -> Readback:
-        if self._readback is None or self._readback.nbytes < nbytes:
+        if self._readback is None or self._readback.nbytes < nbytes + LATE_BYTES:
             self._readback = None
             room = min(
                 1 << (nbytes - 1).bit_length(), self.most_outputs * row_width(self.output.shape) * ELEMENT
             )
-            self._readback = Readback(self.context, max(room, nbytes))
+            self._readback = Readback(self.context, max(room, nbytes) + LATE_BYTES)
         return self._readback
 
-    def steps(self, sizes: Sizes, owner: Any, state: Memories) -> Prepared:
-        """The dispatches of a run of these sizes; kept, with their bind groups, for the next run like it."""
+    def steps(self, sizes: Sizes, owner: Any, state: Memories, apart: bool = False) -> Prepared:
+        """The dispatches of a run of these sizes; kept, with their bind groups, for the next run like it.
+
+        apart: a dispatch a pass, where otherwise relays would do several.
+        """
         self._grow(sizes)
         key = tuple([sizes[dim] for dim in self._dims])
         self._table.write(sizes, key)
         kept = self._steps.setdefault(owner, {})
-        if key not in kept:
+        wanted = (*key, apart)
+        if wanted not in kept:
             if len(kept) >= KEPT_SIZES:
                 del kept[next(iter(kept))]
-            found = {at: self._step(at, sizes, owner, state) for at in range(len(self.program.passes))}
-            there = {at: step for at, step in found.items() if step is not None}
-            steps = list(there.values())
-            kept[key] = Prepared(tuple(there), steps, self.context.driver.prepare(steps))
-        return kept[key]
+            there = self._find_steps(sizes, owner, state, apart)
+            kept[wanted] = Prepared(
+                tuple(there), [*there.values()], self.context.driver.prepare([*there.values()])
+            )
+        return kept[wanted]
+
+    def _find_steps(self, sizes: Sizes, owner: Any, state: Memories, apart: bool) -> dict[int, Step]:
+        """The dispatches of a run, by the (first) pass that each is."""
+        relays = {} if apart else {item.first: item for item in self.program.relays if item.runs(sizes)}
+        found: dict[int, Step] = {}
+        at = 0
+        while at < len(self.program.passes):
+            relay = relays.get(at)
+            joint = None if relay is None else self._relay_step(relay, owner, state)
+            if relay is not None and joint is not None:
+                found[at] = joint
+                at += len(relay.passes)
+                continue
+            step = self._step(at, sizes, owner, state)
+            if step is not None:
+                found[at] = step
+            at += 1
+        return found
+
+    def _relay_step(self, relay: Relay, owner: Any, state: Memories) -> Step | None:
+        """The dispatch of a relay; None where its workgroups do not all run at the same time."""
+        variant, number = relay.variant, self.program.relays.index(relay)
+        kernel = self.kernel(relay, variant)
+        group = self._group(("relay", number), kernel, variant, relay.buffers, owner, state)
+        if not self.meeting.is_proven(relay, kernel, group, self._table.trial):
+            return None
+        offset = self._table.offset("relay", number)
+        return Step(kernel.pipeline, group, offset, (variant.grid.items.constant, 1, 1))
 
     def _step(self, index: int, sizes: Sizes, owner: Any, state: Memories) -> Step | None:
         item = self.program.passes[index]
@@ -190,16 +230,23 @@ class Runner:
             return None
         kernel = self.kernel(item, variant)
         offset = self._table.offset(index, item.variants.index(variant))
-        return Step(kernel.pipeline, self._group(index, kernel, variant, owner, state), offset, grid)
+        group = self._group(index, kernel, variant, item.buffers, owner, state)
+        return Step(kernel.pipeline, group, offset, grid)
 
-    def kernel(self, item: Pass, variant: Variant) -> Kernel:
+    def kernel(self, item: Pass | Relay, variant: Variant) -> Kernel:
         """The compiled shader of a pass; the same for the same text."""
         accesses: list[Access] = ["uniform"]
         accesses += [access_of(binding) for binding in variant.source.bindings]
         return self.context.kernel(variant.source.text, Signature(tuple(accesses)), item.label)
 
     def _group(
-        self, index: int, kernel: Kernel, variant: Variant, owner: Any, state: Memories
+        self,
+        index: object,
+        kernel: Kernel,
+        variant: Variant,
+        buffers: Sequence[Buffer | Slot],
+        owner: Any,
+        state: Memories,
     ) -> GPUBindGroup:
         groups = self._groups.setdefault(owner, {})
         key = (index, kernel.signature, len(variant.table))
@@ -208,7 +255,7 @@ class Runner:
             entries: list[dict[str, Any]] = [
                 {"binding": 0, "resource": {"buffer": self._table.gpu, "offset": 0, "size": size}}
             ]
-            for at, buffer in enumerate(self.program.passes[index].buffers):
+            for at, buffer in enumerate(buffers):
                 entries.append({"binding": at + 1, "resource": self._resource(buffer, state)})
             with faults(f"binding {kernel.label}"):
                 groups[key] = self.context.device.create_bind_group(layout=kernel.layout, entries=entries)
@@ -221,6 +268,8 @@ class Runner:
             return state[buffer].resource
         if buffer in self._shared:
             return whole(self._shared[buffer])
+        if buffer is MEETING:
+            return whole(self.meeting.gpu)
         assert isinstance(buffer, Buffer), "slots are shared"
         if buffer in self._resident:
             return self._resident[buffer].resource
@@ -272,9 +321,9 @@ def dims_of(program: Program) -> tuple[Dim, ...]:
     found: set[Dim | None] = set()
     for item in program.passes:
         found |= {item.rows.size} | item.needs
-        for variant in item.variants:
-            found |= {variant.grid.items.size, variant.grid.deep.size}
-            found |= {amount.size for row in variant.table for amount in row}
+    for variant in program.variants():
+        found |= {variant.grid.items.size, variant.grid.deep.size}
+        found |= {amount.size for row in variant.table for amount in row}
     return tuple(sorted((dim for dim in found if dim is not None), key=lambda dim: dim.name))
 
 
@@ -285,24 +334,35 @@ def access_of(binding: Binding) -> Access:
     return "write" if binding.writable else "read"
 
 
+def _keyed(program: Program) -> Iterator[tuple[tuple[int | str, int], Variant]]:
+    """Every kernel of a program, by its pass and number, or as a relay's."""
+    for index, item in enumerate(program.passes):
+        for number, variant in enumerate(item.variants):
+            yield (index, number), variant
+    for number, relay in enumerate(program.relays):
+        yield ("relay", number), relay.variant
+
+
 class _Table:
     """The uniform of every variant of every pass, one buffer, rewritten when the sizes of a run change."""
 
-    def __init__(self, program: Program, context: Context) -> None:
+    def __init__(self, program: Program, context: Context, trial: Sequence[int]) -> None:
         self._context = context
         self._align = context.target.limits.uniform_alignment
-        self._offsets: dict[tuple[int, int], int] = {}
+        self._offsets: dict[tuple[int | str, int], int] = {}
         words: list[int] = []
         moving: list[tuple[int, int, int, Dim]] = []
-        for index, item in enumerate(program.passes):
-            for number, variant in enumerate(item.variants):
-                words += [0] * (round_up(len(words), self._align // 4) - len(words))
-                self._offsets[index, number] = len(words) * 4
-                for amount in (amount for row in variant.table for amount in row):
-                    if amount.size is not None:
-                        moving.append((len(words), amount.factor, amount.constant, amount.size))
-                    words.append(amount.constant & 0xFFFFFFFF)
-                words += [0] * (self.bytes_of(variant) // 4 - len(variant.table) * 4)
+        for key, variant in _keyed(program):
+            words += [0] * (round_up(len(words), self._align // 4) - len(words))
+            self._offsets[key] = len(words) * 4
+            for amount in (amount for row in variant.table for amount in row):
+                if amount.size is not None:
+                    moving.append((len(words), amount.factor, amount.constant, amount.size))
+                words.append(amount.constant & 0xFFFFFFFF)
+            words += [0] * (self.bytes_of(variant) // 4 - len(variant.table) * 4)
+        words += [0] * (round_up(len(words), self._align // 4) - len(words))
+        self.trial = len(words) * 4
+        words += trial
         self._words = np.array(words, np.uint32)
         self._moving = moving
         self._at = np.array([entry[0] for entry in moving], np.int64)
@@ -311,7 +371,7 @@ class _Table:
         self._key: Any = None
         self.gpu = context.buffer(max(len(words) * 4, 16), "uniforms", "uniform")
 
-    def offset(self, index: int, variant: int) -> int:
+    def offset(self, index: int | str, variant: int) -> int:
         """Where a variant's uniform starts, in bytes."""
         return self._offsets[index, variant]
 

@@ -51,7 +51,7 @@ def time_passes(model: Model, stages: Stages, hooks: Hooks | None, tokens: int) 
     state = model.state()
     model.run_with_hooks([[0] * tokens], state, hooks)  # fills the inputs, and compiles
     block = state.blocks[0]
-    steps = program.steps(sizes_of(tokens), block, block.memory)
+    steps = program.steps(sizes_of(tokens), block, block.memory, apart=True)
     microseconds, method = time_steps(program.context, steps)
     return Timing(microseconds, method, str(program.context.info), tokens)
 
