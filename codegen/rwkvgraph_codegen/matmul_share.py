@@ -7,6 +7,7 @@ asked for while it waits for the other workgroups (`ahead`), and used after that
 
 from __future__ import annotations
 
+from rwkvgraph_codegen.kernel import prelude
 from rwkvgraph_codegen.matmul_shape import Shape, chain
 from rwkvgraph_codegen.source import fill
 
@@ -15,102 +16,13 @@ CHUNK = 512
 have.
 """
 
-_TEXT = """
-// What a workgroup takes: quads (four rows) of a part, a quad's columns shared by `split` subgroups; and the
-// first blocks that a thread multiplies.
-struct Ahead {
-    part: u32,
-    first: u32,
-    end: u32,
-    split: u32,
-$fields
-}
-fn ahead(group: vec3<u32>, thread: u32, subgroup: u32, lane: u32) -> Ahead {
-    let part = part_of(group.x);
-    let shape = here.at[part * 3u];
-    let place = here.at[part * 3u + 1u];
-    let shares = here.at[part * 3u + 2u].z;
-    let quads = (shape.y + 3u) / 4u;
-    let first = quads * (group.x - shape.x) / shares;
-    let end = quads * (group.x - shape.x + 1u) / shares;
-    let most = min(${threads}u / subgroup, ${chunk}u / (${unroll}u * subgroup));
-    var split = 1u;
-    for (; split * 2u * max(end - first, 1u) <= most; split *= 2u) {
-    }
-    let quad = min(first + thread / subgroup / split, max(end, 1u) - 1u);
-    let last = shape.z - 1u;
-    let k = thread / subgroup % split * ${unroll}u * subgroup + lane;
-$rows
-$columns
-    return Ahead(part, first, end, split, $loads);
-}
-fn work(group: vec3<u32>, thread: u32, subgroup: u32, lane: u32, share: Ahead) {
-    let part = share.part;
-    let shape = here.at[part * 3u];
-    let place = here.at[part * 3u + 1u];
-    let base = here.at[part * 3u + 2u].x / 4u;
-    let last_row = shape.y - 1u;
-    let mine = thread / subgroup;
-    let quads = ${threads}u / subgroup / share.split;
-    let piece = mine % share.split;
-    let stride = share.split * ${unroll}u * subgroup;
-$variables
-    for (var start = share.first; start < share.end; start += quads) {
-        let quad = min(start + mine / share.split, share.end - 1u);
-        let is_mine = start + mine / share.split < share.end;
-$zeros
-        for (var chunk = 0u; chunk < shape.z; chunk += ${chunk}u) {
-            let end = min(chunk + ${chunk}u, shape.z);
-            if start == share.first || shape.z > ${chunk}u {
-                workgroupBarrier(); // others may still read the columns before
-                for (var i = thread; i < 2u * (end - chunk); i += ${threads}u) {
-                    columns[i] = input(part, base, 2u * chunk + i);
-                }
-                workgroupBarrier();
-            }
-            for (var k0 = chunk + piece * ${unroll}u * subgroup; k0 < end; k0 += stride) {
-                // The next blocks are on their way while these are multiplied.
-                let is_last = k0 + stride >= shape.z;
-                let next = select(quad, min(quad + quads, share.end - 1u), is_last);
-                let k = select(k0 + stride, piece * ${unroll}u * subgroup, is_last) + lane;
-                let last = shape.z - 1u;
-$next
-$multiply
-$move
-            }
-        }
-        var total = subgroupAdd(vec4<f32>(sum0, sum1, sum2, sum3));
-        if share.split > 1u {
-            workgroupBarrier();
-            if lane == 0u {
-                partials[mine] = total;
-            }
-            workgroupBarrier();
-            for (var other = 1u; other < share.split; other++) {
-                total += partials[min(mine + other, ${sums}u - 1u)];
-            }
-        }
-        if is_mine && lane == 0u && piece == 0u && quad * 4u <= last_row {
-            finish(part, 0u, place.z + quad, total);
-        }
-    }
-}
-var<workgroup> columns: array<vec4<f32>, ${lanes}>;
-var<workgroup> partials: array<vec4<f32>, ${sums}>;
-
-@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32,
-        @builtin(subgroup_size) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    work(group, thread, subgroup, lane, ahead(group, thread, subgroup, lane));
-}"""
-
 
 def share(shape: Shape) -> str:
     """The kernel, for `shape.threads` threads, each with `shape.unroll` blocks of four rows at a time."""
     rows, unroll = range(shape.rows), range(shape.unroll)
     every = [(r, u) for u in unroll for r in rows]
-    return fill(
-        _TEXT,
+    return "\n" + fill(
+        prelude("matmul_share.wgsl"),
         threads=shape.threads,
         chunk=CHUNK,
         lanes=2 * CHUNK,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rwkvgraph_codegen.binding import Binding
+from rwkvgraph_codegen.kernel import prelude
 from rwkvgraph_codegen.source import Source, fill
 
 TURNS = 1 << 20
@@ -35,72 +36,6 @@ _COMMENT = re.compile(r"//.*")
 _ASKED = ("part_of", "weight", "input", "finish")
 """The functions of a kernel that its engine calls."""
 
-_MAIN = """
-struct Relay {
-    // (most turns of a wait, legs); of each leg (grid, workgroups), (whether the engine is its kernel, its
-    // first row of `at`), (what to touch: twice a first block and a number)
-    limit: vec4<u32>,
-    grids: array<vec4<u32>, $count>,
-    kinds: array<vec4<u32>, $count>,
-    touched: array<vec4<u32>, $count>,
-    at: array<vec4<u32>, $rows>,
-$places
-}
-@group(0) @binding(0) var<uniform> relay: Relay;
-// Every workgroup arrives as often as any other: all run at the same time, as many as the device has room
-// for. What they wrote before they arrived is there for those that have waited for all, where none of these
-// has looked before it was written. What is asked for between the two is on its way meanwhile: after a fence,
-// which waits for it.
-fn arrive(thread: u32) {
-    storageBarrier();
-    if thread == 0u {
-        atomicAdd(&$meeting[0], 1u);
-    }
-}
-fn wait_for(thread: u32, goal: u32) {
-    if thread == 0u {
-        for (var turns = 1u; i32(atomicLoad(&$meeting[0]) - goal) < 0; turns++) {
-            if turns >= relay.limit.x || (turns % 1024u == 0u && atomicLoad(&$meeting[$late]) != 0u) {
-                atomicStore(&$meeting[$late], 1u);
-                break;
-            }
-        }
-    }
-    workgroupBarrier();
-}
-$touch
-fn spot(unit: u32, grid: vec4<u32>) -> vec3<u32> {
-    return vec3<u32>(unit % grid.x, unit / grid.x % grid.y, unit / (grid.x * grid.y));
-}
-
-@compute @workgroup_size($threads)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) thread: u32, @builtin(subgroup_size) subgroup: u32,
-        @builtin(subgroup_invocation_id) lane: u32) {
-    // A loop, not one leg after another: what many legs have in common is there once, and stays in the cache.
-    var goal = 0u;
-    if thread == 0u {
-        let before = atomicLoad(&$meeting[0]); // a multiple of their number, or less than one more: this one
-        is missing
-        goal = before - before % groups.x;
-    }
-    for (var leg = 0u; leg < relay.limit.y; leg++) {
-        if leg != 0u {
-            arrive(thread);
-        }
-        let grid = relay.grids[leg];
-$ahead
-        if leg != 0u {
-            goal += groups.x;
-            wait_for(thread, goal);
-        }
-$idle
-        switch leg {
-$cases
-        }
-    }
-}"""
-
 _AHEAD = """        leg_now = leg;
         leg_at = relay.kinds[leg].y;
         var first: Ahead;
@@ -123,22 +58,6 @@ _WORK = """            default: {
                     workgroupBarrier();
                 }
             }"""
-_TOUCH = """// Workgroups that a leg has nothing for read what later legs multiply by, so that the cache that
-all share has it.
-fn touch(index: u32, count: u32, thread: u32, first: u32, blocks: u32) {
-    var seen = vec4<u32>(0u);
-    let step = count * ${threads}u * 2u; // a load of 16 bytes brings 32
-    for (var at = (index * ${threads}u + thread) * 2u; at < blocks; at += 4u * step) {
-        let a = weight(0u, first + at);
-        let b = weight(0u, first + min(at + step, blocks - 1u));
-        let c = weight(0u, first + min(at + 2u * step, blocks - 1u));
-        let d = weight(0u, first + min(at + 3u * step, blocks - 1u));
-        seen ^= a ^ b ^ c ^ d;
-    }
-    if all(seen == vec4<u32>(0x9e3779b9u, 0x7f4a7c15u, 0xf39cc060u, 0x5cedc834u)) {
-        atomicStore(&$meeting[32], 1u); // never, but who compiles this cannot know
-    }
-}"""
 _IDLE = """        if group.x >= grid.w {
             let what = relay.touched[leg];
             touch(group.x - grid.w, groups.x - grid.w, thread, what.x, what.y);
@@ -198,7 +117,7 @@ def relay(label: str, legs: Sequence[Leg], bindings: Sequence[Binding], threads:
     )
     own = [index for index, leg in enumerate(legs) if not leg.source.engine]
     main = fill(
-        _MAIN,
+        prelude("relay.wgsl"),
         count=len(legs),
         rows=max(1, sum(leg.rows for leg in legs if leg.source.engine)),
         places="\n".join(f"    leg{index}: Here_{index}," for index in own),
@@ -206,7 +125,7 @@ def relay(label: str, legs: Sequence[Leg], bindings: Sequence[Binding], threads:
         late=LATE,
         threads=threads,
         ahead=_AHEAD if engines else "",
-        touch=fill(_TOUCH, threads=threads, meeting=meeting.name) if engines else "",
+        touch=fill(prelude("touch.wgsl"), threads=threads, meeting=meeting.name) if engines else "",
         idle=_IDLE if engines else "",
         cases="\n".join(
             [*(_case(legs[index], index, threads) for index in own), _WORK if engines else _NOTHING]

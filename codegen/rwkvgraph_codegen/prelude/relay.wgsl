@@ -1,0 +1,64 @@
+struct Relay {
+    // (most turns of a wait, legs); of each leg (grid, workgroups), (whether the engine is its kernel, its
+    // first row of `at`), (what to touch: twice a first block and a number)
+    limit: vec4<u32>,
+    grids: array<vec4<u32>, $count>,
+    kinds: array<vec4<u32>, $count>,
+    touched: array<vec4<u32>, $count>,
+    at: array<vec4<u32>, $rows>,
+$places
+}
+@group(0) @binding(0) var<uniform> relay: Relay;
+// Every workgroup arrives as often as any other: all run at the same time, as many as the device has room
+// for. What they wrote before they arrived is there for those that have waited for all, where none of these
+// has looked before it was written. What is asked for between the two is on its way meanwhile: after a fence,
+// which waits for it.
+fn arrive(thread: u32) {
+    storageBarrier();
+    if thread == 0u {
+        atomicAdd(&$meeting[0], 1u);
+    }
+}
+fn wait_for(thread: u32, goal: u32) {
+    if thread == 0u {
+        for (var turns = 1u; i32(atomicLoad(&$meeting[0]) - goal) < 0; turns++) {
+            if turns >= relay.limit.x || (turns % 1024u == 0u && atomicLoad(&$meeting[$late]) != 0u) {
+                atomicStore(&$meeting[$late], 1u);
+                break;
+            }
+        }
+    }
+    workgroupBarrier();
+}
+$touch
+fn spot(unit: u32, grid: vec4<u32>) -> vec3<u32> {
+    return vec3<u32>(unit % grid.x, unit / grid.x % grid.y, unit / (grid.x * grid.y));
+}
+
+@compute @workgroup_size($threads)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32, @builtin(subgroup_size) subgroup: u32,
+        @builtin(subgroup_invocation_id) lane: u32) {
+    // A loop, not one leg after another: what many legs have in common is there once, and stays in the cache.
+    var goal = 0u;
+    if thread == 0u {
+        // A multiple of their number, or at most all but one more: this one is missing.
+        let before = atomicLoad(&$meeting[0]);
+        goal = before - before % groups.x;
+    }
+    for (var leg = 0u; leg < relay.limit.y; leg++) {
+        if leg != 0u {
+            arrive(thread);
+        }
+        let grid = relay.grids[leg];
+$ahead
+        if leg != 0u {
+            goal += groups.x;
+            wait_for(thread, goal);
+        }
+$idle
+        switch leg {
+$cases
+        }
+    }
+}

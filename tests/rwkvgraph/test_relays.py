@@ -1,0 +1,151 @@
+"""Relays: the passes of a layer as one dispatch, for a token alone.
+
+Software adapters run one workgroup after another, so a relay has a single one there, which takes all shares
+of all legs; on a GPU as many as usual wait for each other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rwkvgraph import ops, v7
+from rwkvgraph.compiler import compile
+from rwkvgraph.errors import DeviceError
+from rwkvgraph.gpu import Context
+from rwkvgraph.gpu.runner import Runner
+from rwkvgraph.hooks import Hooks
+from rwkvgraph.model import Model
+from rwkvgraph.op import Buffer
+from rwkvgraph.runtime import Ahead, Course, steps
+from rwkvgraph.sampler import Sampler
+from rwkvgraph.state import State
+from rwkvgraph_codegen import LATE
+from tests.rwkvgraph.models.oracle_v7 import Array
+from tests.rwkvgraph.models.synthetic import synthetic
+from tests.rwkvgraph.models.yardstick import expect, feed
+
+pytestmark = pytest.mark.gpu
+PROMPT = [0, 17, 91, 4, 255, 3]
+TOO_MANY = 1024
+"""Workgroups of 256 threads that no device here runs at once."""
+
+
+@pytest.fixture(scope="module")
+def relaying() -> Iterator[Context]:
+    context = Context.create()
+    context.target = replace(context.target, kind="gpu", lanes=0, resident=context.target.resident or 1)
+    yield context
+    context.destroy()
+
+
+@pytest.fixture(scope="module")
+def model(relaying: Context) -> Model:
+    return Model.load(synthetic(layers=2, width=128, version="v7"), relaying)
+
+
+def one_by_one(model: Model, state: State, tokens: list[int]) -> list[Array]:
+    """The logits after each token, every one a run of its own."""
+    return feed(model, state, [[[token] for token in tokens]])[0]
+
+
+def runner_of(model: Model) -> Runner:
+    runner = model.program()
+    assert isinstance(runner, Runner)
+    return runner
+
+
+def dispatches(model: Model, state: State) -> int:
+    """Of the first kind of run that a state has seen."""
+    kept = runner_of(model)._steps[state.blocks[0]]
+    return len(next(iter(kept.values())).steps)
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["v7", *(pytest.param(each, marks=pytest.mark.slow) for each in ("v4", "v5.0", "v5.1", "v5.2", "v6"))],
+)
+def test_a_token_at_a_time_is_what_the_mathematics_say(relaying: Context, version: str) -> None:
+    # Heads of 64: workgroups of smaller ones are no whole number of subgroups, and stay out of relays.
+    tensors = synthetic(layers=2, width=128, version=version)
+    given, wanted = Model.load(tensors, relaying), expect(tensors, PROMPT)
+    state = given.state()
+    logits = one_by_one(given, state, PROMPT)
+    for at, row in enumerate(logits):
+        wanted.check_logits(row, at)
+    wanted.check_state(state.read(0))
+    assert dispatches(given, state) < len(runner_of(given).program.passes) / 2
+    again = one_by_one(given, given.state(), PROMPT)
+    assert all(np.array_equal(a, b) for a, b in zip(logits, again, strict=True))
+
+
+def test_relays_are_for_a_token_alone(model: Model) -> None:
+    pair, alone = model.state(2), model.state()
+    both = feed(model, pair, [[PROMPT[:1]], [PROMPT[:1]]])
+    one = feed(model, alone, [[PROMPT[:1]]])
+    assert dispatches(model, pair) == len(runner_of(model).program.passes)
+    assert dispatches(model, alone) < dispatches(model, pair)
+    assert np.abs(both[1][0] - one[0][0]).max() < 1e-4  # logits of about 10 in f32, sums in another order
+
+
+def test_hooks_that_read_what_their_layer_wrote_part_its_relay(model: Model) -> None:
+    seen = Buffer("seen", (model.info.num_emb,))
+    hooks = Hooks()
+
+    @hooks.on(v7.PostAttTimeMix(1))
+    def keep(frame: v7.Frame) -> None:
+        ops.blit(frame.att_x[-1], seen.tensor)
+
+    @hooks.on(v7.PostFfn(1))
+    def add(frame: v7.Frame) -> None:
+        frame.x = frame.x + seen.tensor
+
+    # What a cache holds of `seen` may be from before it was written, so its reader is in another dispatch.
+    program = compile(model.graph, hooks, model.engine.target)
+    for relay in program.relays:
+        uses = [seen in item.buffers for item in relay.passes]
+        assert sum(uses) <= 1
+    assert any(seen in item.buffers for relay in program.relays for item in relay.passes)
+
+
+def test_workgroups_that_do_not_run_at_once_are_found_out_beforehand(gpu: Context) -> None:
+    context = Context.create()
+    context.target = replace(context.target, kind="gpu", lanes=0, resident=TOO_MANY)
+    tensors = synthetic(layers=1, width=64, version="v7")
+    model = Model.load(tensors, context)
+    state = model.state()
+    (row,) = one_by_one(model, state, PROMPT[:1])
+    expect(tensors, PROMPT).check_logits(row, 0)
+    assert runner_of(model).program.relays
+    assert dispatches(model, state) == len(runner_of(model).program.passes)
+    context.destroy()
+
+
+def test_a_wait_in_vain_is_an_error_and_relays_are_given_up(relaying: Context) -> None:
+    model = Model.load(synthetic(layers=1, width=64, version="v7"), relaying)
+    (before,) = one_by_one(model, model.state(), PROMPT[:1])
+    meeting = runner_of(model).meeting
+    relaying.queue.write_buffer(meeting.gpu, LATE * 4, np.ones(1, np.uint32))
+    with pytest.raises(DeviceError, match="waited for each other in vain") as error:
+        model.run([PROMPT[:1]], model.state())
+    assert "RWKVGRAPH_RELAYS=0" in str(error.value)
+    state = model.state()
+    (after,) = one_by_one(model, state, PROMPT[:1])
+    assert np.abs(after - before).max() < 1e-4
+    assert dispatches(model, state) == len(runner_of(model).program.passes)
+
+
+def test_steps_ahead_run_in_relays_and_draw_the_same_again(model: Model) -> None:
+    drawn = []
+    for _ in range(2):
+        state = model.state()
+        (logits,) = feed(model, state, [[PROMPT]])[0]
+        bias = np.zeros(model.info.num_vocab, np.float32)
+        course = Course(model, state, (0,), (Sampler(temperature=1.0, seed=5),), bias, 12)
+        ahead = steps(course)
+        assert isinstance(ahead, Ahead)
+        ahead.start(logits[None])
+        drawn.append([token for (token,) in ahead])
+    assert len(drawn[0]) == 12
+    assert drawn[0] == drawn[1]
