@@ -1,13 +1,17 @@
-"""The kernels of the matrix product: the family of a shape decides which of three modules writes one."""
+"""The kernels of the matrix product: the family of a shape decides which of four modules writes one."""
 
 from __future__ import annotations
+
+from functools import cache
 
 from rwkvgraph_codegen.matmul_lanes import lanes
 from rwkvgraph_codegen.matmul_shape import DECODE, Shape
 from rwkvgraph_codegen.matmul_split import split
+from rwkvgraph_codegen.matmul_team import Layout, team
 from rwkvgraph_codegen.matmul_tile import tile
 
 
+@cache
 def matmul_main(shape: Shape, subgroups: bool) -> str:
     """The entry point for a shape, with what it needs of workgroup memory."""
     match shape.family:
@@ -15,10 +19,25 @@ def matmul_main(shape: Shape, subgroups: bool) -> str:
             return f"{DECODE}\n{split(shape, subgroups)}"
         case "lanes":
             return f"{DECODE}\n{lanes(shape)}"
+        case "team":
+            return f"{DECODE}\n{team(shape)}"
         case _:
             return f"{DECODE}\n{tile(shape)}"
 
 
 def uses_subgroups(shape: Shape, available: bool) -> bool:
     """Whether the kernel of a shape calls subgroup functions."""
-    return available and shape.family != "tile"
+    return available and shape.family in ("split", "lanes")
+
+
+def workgroup_bytes(shape: Shape) -> int:
+    """Workgroup memory that the kernel of a shape takes."""
+    match shape.family:
+        case "split":
+            return shape.threads * shape.rows * shape.tokens * 4
+        case "lanes":
+            return 0
+        case "team":
+            return Layout(shape).nbytes
+        case _:
+            return 8 * shape.unroll * (shape.group_rows + shape.group_tokens) * 4

@@ -9,6 +9,7 @@ input, elements from token to token).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -29,6 +30,9 @@ class Shape:
     family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
     family "tile": a workgroup is a square of threads, each with `rows` by `tokens` sums, and reads both
     matrices through workgroup memory, 8 `unroll` columns at a time.
+    family "team": a workgroup is several `teams`, which share the columns of one tile; each is a rectangle of
+    threads, `wide` along the rows, each with `rows` by `tokens` sums. Workgroup memory holds `depth` columns,
+    once or, with two `buffers`, twice.
     max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen
     only where it makes so many workgroups.
     """
@@ -40,6 +44,10 @@ class Shape:
     unroll: int = 1
     max_tokens: int | None = None
     min_groups: int = 0
+    wide: int = 0
+    teams: int = 1
+    depth: int = 0
+    buffers: int = 1
 
     @property
     def side(self) -> int:
@@ -47,15 +55,30 @@ class Shape:
         return isqrt(self.threads)
 
     @property
+    def deep(self) -> int:
+        """Threads of a team along the tokens."""
+        return self.threads // self.teams // self.wide
+
+    @property
     def group_rows(self) -> int:
         """Matrix rows of a workgroup."""
-        rows = {"split": self.rows, "lanes": self.rows * self.threads, "tile": self.rows * self.side}
-        return rows[self.family]
+        threads = {"split": 1, "lanes": self.threads, "tile": self.side, "team": self.wide}
+        return self.rows * threads[self.family]
 
     @property
     def group_tokens(self) -> int:
         """Tokens of a workgroup."""
-        return self.tokens * self.side if self.family == "tile" else self.tokens
+        match self.family:
+            case "tile":
+                return self.tokens * self.side
+            case "team":
+                return self.tokens * self.deep
+            case _:
+                return self.tokens
+
+    def groups(self, rows: Sequence[int], tokens: int) -> int:
+        """Workgroups for matrices of so many rows, side by side, and so many tokens."""
+        return sum(-(-count // self.group_rows) for count in rows) * -(-tokens // self.group_tokens)
 
 
 HEAD = """

@@ -11,13 +11,13 @@ from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
 from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.tuning import kernels_for
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.op import Buffer, Tensor, TensorOp
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.quant import BLOCK
 from rwkvgraph.view import LANES, resolve
-from rwkvgraph_codegen import Parts, Shape, Statement, assemble, matmul_main, uses_subgroups
+from rwkvgraph_codegen import Parts, Statement, assemble, matmul_main, uses_subgroups
 
 WORDS = 3
 """Rows of the uniform's table that each part takes: its shape, its weights' place, its input's place."""
@@ -94,8 +94,7 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     finish, statements = _finish(writer, parts)
     rows = Amount.of(parts[0].op.shape[0])
     variants = []
-    shapes = tuning_for(target).matmul
-    for shape, larger in zip(shapes, (*shapes[1:], None), strict=True):
+    for shape, most_tokens in kernels_for(target, [part.rows for part in parts]):
         subgroups = uses_subgroups(shape, target.subgroups)
         body = "\n".join([_part_of(len(parts)), *texts, finish, matmul_main(shape, subgroups)])
         functions = tuple(writer.functions.values())
@@ -105,16 +104,8 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         size = (rows, Amount(units), Amount(), Amount())
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
         grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
-        variants.append(Variant(source, (size, *writer.table), grid, _most_tokens(shape, larger, parts)))
+        variants.append(Variant(source, (size, *writer.table), grid, most_tokens))
     return Pass(group, tuple(variants), tuple(writer.buffers), rows)
-
-
-def _most_tokens(shape: Shape, larger: Shape | None, parts: Sequence[Part]) -> int | None:
-    """The most tokens for which a kernel runs: as many as the next one, if any, leaves it."""
-    if larger is None or not larger.min_groups:
-        return shape.max_tokens
-    groups = sum(-(-part.rows // larger.group_rows) for part in parts)
-    return -(-larger.min_groups // groups) * larger.group_tokens - 1
 
 
 def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:

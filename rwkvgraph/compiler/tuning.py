@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rwkvgraph.compiler.target import Target
-from rwkvgraph_codegen import Shape
+from rwkvgraph.compiler.target import Limits, Target
+from rwkvgraph_codegen import Shape, workgroup_bytes
 
 
 @dataclass(frozen=True)
@@ -13,9 +14,9 @@ class Tuning:
     """Numbers that kernels are built with.
 
     row_threads: threads that reduce a row, a power of two. sample_threads: threads that draw a token of a row
-    of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul: kernels by growing
-    number of tokens, the last for any. weights_in_textures: whether matrices are read from textures instead
-    of buffers.
+    of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul: kernels, the best
+    first; a run takes the first that is meant for its tokens, makes enough workgroups and fits the device; the
+    last serves all. weights_in_textures: whether matrices are read from textures instead of buffers.
     """
 
     row_threads: int
@@ -31,6 +32,36 @@ def tuning_for(target: Target) -> Tuning:
     if target.kind == "cpu":
         return CPU_NARROW
     return GPU
+
+
+def kernels_for(target: Target, rows: Sequence[int]) -> list[tuple[Shape, int | None]]:
+    """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any."""
+    shapes = [shape for shape in tuning_for(target).matmul if fits(shape, target.limits)]
+    firsts = sorted({1} | {tokens for shape in shapes for tokens in _changes(shape, rows)})
+    found = [(next(shape for shape in shapes if _suits(shape, rows, first)), first) for first in firsts]
+    kernels: list[tuple[Shape, int | None]] = []
+    for (shape, _), later in zip(found, [*found[1:], None], strict=True):
+        if later is None or later[0] != shape:
+            kernels.append((shape, None if later is None else later[1] - 1))
+    return kernels
+
+
+def fits(shape: Shape, limits: Limits) -> bool:
+    """Whether a device can run the kernel of a shape."""
+    most = min(limits.max_workgroup_invocations, limits.max_workgroup_size_x)
+    return shape.threads <= most and workgroup_bytes(shape) <= limits.max_workgroup_storage
+
+
+def _suits(shape: Shape, rows: Sequence[int], tokens: int) -> bool:
+    is_within = shape.max_tokens is None or tokens <= shape.max_tokens
+    return is_within and shape.groups(rows, tokens) >= shape.min_groups
+
+
+def _changes(shape: Shape, rows: Sequence[int]) -> list[int]:
+    """The numbers of tokens from which on a kernel begins, or ceases, to suit."""
+    turns = -(-shape.min_groups // shape.groups(rows, 1))
+    begins = max(0, turns - 1) * shape.group_tokens + 1
+    return [begins] if shape.max_tokens is None else [begins, shape.max_tokens + 1]
 
 
 # llvmpipe (2 cores, AVX2), multiply-adds a second: a load from a buffer is a loop over the lanes, one from
@@ -73,9 +104,15 @@ GPU = Tuning(
     1024,
     (
         Shape("split", 128, 4, 1, max_tokens=1),
-        Shape("split", 64, 4, 4, max_tokens=32),
-        Shape("split", 64, 8, 4),
+        Shape("split", 64, 4, 4, max_tokens=4),
+        Shape("team", 256, 4, 8, max_tokens=8, min_groups=100, wide=16, teams=16, depth=64),
+        Shape("team", 256, 4, 8, max_tokens=8, wide=4, teams=64, depth=256),
+        Shape("team", 256, 4, 8, max_tokens=16, min_groups=100, wide=16, teams=8, depth=64),
+        Shape("team", 256, 4, 8, max_tokens=16, wide=4, teams=32, depth=128),
+        Shape("team", 256, 8, 8, min_groups=600, wide=16, depth=16),
+        Shape("team", 256, 8, 8, min_groups=100, wide=8, teams=8, depth=64),
+        Shape("team", 256, 4, 8, max_tokens=64, wide=4, teams=16, depth=64),
         Shape("tile", 64, 8, 8, unroll=2, min_groups=200),
-        Shape("tile", 64, 16, 8, unroll=2, min_groups=600),
+        Shape("split", 64, 8, 4),
     ),
 )
