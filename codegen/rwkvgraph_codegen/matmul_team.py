@@ -15,11 +15,11 @@ VALUE = 16
 class Layout:
     """Where the columns of a tile lie in workgroup memory: `tiles[buffer][cell][lane][column]`.
 
-    A vec4 holds four rows of weights (the first lanes of a cell) or four tokens of inputs (those after). Cells
-    have 8 columns, 4 where a team takes no more in a step. A lane has one place more than columns, and a cell
-    an odd number of lanes: so threads side by side reach different banks, be it with lanes or with cells side
-    by side. The column comes last as it is a constant where it is read: front ends limit each index that is
-    none, and the limit of the other two is then taken once for all columns.
+    A vec4 holds four rows of weights (the first lanes of a cell) or four tokens of inputs (those after).
+    Cells have 8 columns, 4 where a team takes no more in a step. A lane has one place more than columns, and
+    a cell an odd number of lanes: so threads side by side reach different banks, be it with lanes or with
+    cells side by side. The column comes last as it is a constant where it is read: naga puts a `min` on every
+    index that is none, and those on the cell and the lane are then the same for all columns.
     """
 
     shape: Shape
@@ -87,7 +87,9 @@ def team(shape: Shape) -> str:
     out += _places(layout)
     for turn in layout.turns:
         out += _piece(layout, turn)
-    out += [f"    var sum{q}_{t} = vec4<f32>(0.0);" for t in range(shape.tokens) for q in range(shape.rows // 4)]
+    out += [
+        f"    var sum{q}_{t} = vec4<f32>(0.0);" for t in range(shape.tokens) for q in range(shape.rows // 4)
+    ]
     out += _load(layout, "0u")
     out += _steps_of_two_buffers(layout) if shape.buffers > 1 else _steps(layout)
     return "\n".join([*out, *_add_up(layout), "}"])
@@ -242,7 +244,7 @@ def _multiply(layout: Layout, buffer: str) -> list[str]:
 
 
 def _add_up(layout: Layout) -> list[str]:
-    """Lines that add the teams' sums, as many at a time as workgroup memory holds, then map and store them."""
+    """Lines that add the teams' sums, as many at a time as workgroup memory holds, and finish them."""
     shape = layout.shape
     quarters = shape.rows // 4
     values = [f"sum{q}_{t}" for t in range(shape.tokens) for q in range(quarters)]

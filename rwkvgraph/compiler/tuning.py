@@ -15,8 +15,8 @@ class Tuning:
 
     row_threads: threads that reduce a row, a power of two. sample_threads: threads that draw a token of a row
     of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul: kernels, the best
-    first; a run takes the first that is meant for its tokens, makes enough workgroups and fits the device; the
-    last serves all. weights_in_textures: whether matrices are read from textures instead of buffers.
+    first; a run takes the first that is meant for its tokens, makes enough workgroups and fits the device;
+    the last serves all. weights_in_textures: whether matrices are read from textures instead of buffers.
     """
 
     row_threads: int
@@ -105,14 +105,18 @@ GPU = Tuning(
     (
         Shape("split", 128, 4, 1, max_tokens=1),
         Shape("split", 64, 4, 4, max_tokens=4),
-        Shape("team", 256, 4, 8, max_tokens=8, min_groups=100, wide=16, teams=16, depth=64),
-        Shape("team", 256, 4, 8, max_tokens=8, wide=4, teams=64, depth=256),
-        Shape("team", 256, 4, 8, max_tokens=16, min_groups=100, wide=16, teams=8, depth=64),
+        Shape("team", 128, 4, 8, max_tokens=8, min_groups=200, wide=8, teams=16, depth=64),
+        Shape("team", 128, 4, 8, max_tokens=8, wide=4, teams=32, depth=128),
+        Shape("team", 256, 8, 8, max_tokens=16, min_groups=100, wide=8, teams=16, depth=64),
         Shape("team", 256, 4, 8, max_tokens=16, wide=4, teams=32, depth=128),
-        Shape("team", 256, 8, 8, min_groups=600, wide=16, depth=16),
+        Shape("team", 256, 8, 8, min_groups=600, wide=16, depth=16, buffers=2),
         Shape("team", 256, 8, 8, min_groups=100, wide=8, teams=8, depth=64),
         Shape("team", 256, 4, 8, max_tokens=64, wide=4, teams=16, depth=64),
+        # For devices with less workgroup memory, as browsers give.
+        Shape("tile", 64, 16, 8, unroll=2, min_groups=600),
         Shape("tile", 64, 8, 8, unroll=2, min_groups=200),
+        Shape("team", 128, 8, 8, min_groups=100, wide=8, teams=4, depth=32),
+        Shape("split", 64, 4, 4, max_tokens=32),
         Shape("split", 64, 8, 4),
     ),
 )

@@ -92,6 +92,8 @@ SHAPES = [
     (Shape("split", 32, 4, 2, unroll=2), True),
     (Shape("tile", 64, 4, 4, unroll=2), False),
     (Shape("lanes", 8, 8, 1), True),
+    (Shape("team", 32, 4, 4, wide=2, teams=4, depth=32), False),
+    (Shape("team", 32, 4, 8, wide=8, teams=4, depth=16, buffers=2), False),
 ]
 
 

@@ -23,7 +23,7 @@ OTHERS = (
     Shape("team", 64, 4, 8, wide=8, teams=8, depth=64, buffers=2),
     Shape("team", 64, 16, 4, wide=2, teams=2, depth=64),
 )
-"""Teams of shapes that no table holds: with cells of 4 columns, of one token lane, of several cells a team."""
+"""No table holds these: cells of 4 columns, two buffers, several cells a team."""
 
 
 def product(rows: int, columns: int, tokens: int) -> Graph:
