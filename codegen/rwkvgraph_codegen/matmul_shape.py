@@ -31,8 +31,8 @@ class Shape:
     family "tile": a workgroup is a square of threads, each with `rows` by `tokens` sums, and reads both
     matrices through workgroup memory, 8 `unroll` columns at a time.
     family "team": a workgroup is several `teams`, which share the columns of one tile; each is a rectangle of
-    threads, `wide` along the rows, each with `rows` by `tokens` sums. Workgroup memory holds `depth` columns,
-    once or, with two `buffers`, twice.
+    threads, `wide` along the rows, each with `rows` by `tokens` sums. Workgroup memory holds a step of
+    `depth` columns, once or, with two `buffers`, twice; `ahead` steps more are on their way.
     max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen
     only where it makes so many workgroups.
     """
@@ -48,6 +48,7 @@ class Shape:
     teams: int = 1
     depth: int = 0
     buffers: int = 1
+    ahead: int = 1
 
     @property
     def side(self) -> int:

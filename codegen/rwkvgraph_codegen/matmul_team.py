@@ -75,7 +75,7 @@ class Layout:
 
 
 def team(shape: Shape) -> str:
-    """The kernel: each step's loads are under way while the columns of the step before are multiplied.
+    """The kernel: loads of later steps are under way while the columns of one are multiplied.
 
     The pieces of a step go from the buffers into registers, from there into workgroup memory.
     """
@@ -90,7 +90,6 @@ def team(shape: Shape) -> str:
     out += [
         f"    var sum{q}_{t} = vec4<f32>(0.0);" for t in range(shape.tokens) for q in range(shape.rows // 4)
     ]
-    out += _load(layout, "0u")
     out += _steps_of_two_buffers(layout) if shape.buffers > 1 else _steps(layout)
     return "\n".join([*out, *_add_up(layout), "}"])
 
@@ -125,7 +124,7 @@ def _piece(layout: Layout, turn: int) -> list[str]:
     for r in range(4):
         row = f"min(first_row + lane{turn} * 4u + {r}u, last_row)"
         out.append(f"    var from{turn}_{r} = place.x + {row} * place.y;")
-        out.append(f"    var held{turn}_{r} = vec4<u32>(0u);")
+        out += [f"    var held{n}_{turn}_{r} = vec4<u32>(0u);" for n in range(layout.shape.ahead)]
     out += [
         f"    if item{turn} >= {weights}u {{",
         f"        let rest = item{turn} - {weights}u;",
@@ -138,32 +137,34 @@ def _piece(layout: Layout, turn: int) -> list[str]:
     return [*out, "    }"]
 
 
-def _load(layout: Layout, start: str) -> list[str]:
-    """Lines that load a thread's pieces of the step at block `start` into registers.
+def _load(layout: Layout, start: str, number: int) -> list[str]:
+    """Lines that load a thread's pieces of the step at block `start` into a set of registers.
 
     Behind the last column are the last weights again, and zeros for inputs.
     """
     out: list[str] = []
     for turn in layout.turns:
         weights = [f"            let block = min({start} + at{turn}, shape.z - 1u);"]
-        weights += [f"            held{turn}_{r} = weight(part, from{turn}_{r} + block);" for r in range(4)]
+        weights += [
+            f"            held{number}_{turn}_{r} = weight(part, from{turn}_{r} + block);" for r in range(4)
+        ]
         inputs = [f"            let lane = ({start}) * 2u + at{turn};"]
-        inputs += [f"            held{turn}_{r} = vec4<u32>(0u);" for r in range(4)]
+        inputs += [f"            held{number}_{turn}_{r} = vec4<u32>(0u);" for r in range(4)]
         inputs.append("            if lane < shape.z * 2u {")
         for r in range(4):
             value = f"bitcast<vec4<u32>>(input(part, from{turn}_{r}, lane))"
-            inputs.append(f"                held{turn}_{r} = {value};")
+            inputs.append(f"                held{number}_{turn}_{r} = {value};")
         out += _either(layout, turn, weights, [*inputs, "            }"])
     return out
 
 
-def _store(layout: Layout, buffer: str) -> list[str]:
-    """Lines that put a thread's pieces into workgroup memory, transposed."""
+def _store(layout: Layout, buffer: str, number: int) -> list[str]:
+    """Lines that put a thread's pieces from a set of registers into workgroup memory, transposed."""
     out: list[str] = []
     for turn in layout.turns:
         weights: list[str] = []
         for half, first in (("low", 0), ("high", 4)):
-            weights += [f"            let {half}{r} = {half}(held{turn}_{r});" for r in range(4)]
+            weights += [f"            let {half}{r} = {half}(held{number}_{turn}_{r});" for r in range(4)]
             cell, shift = f"at{turn}", first
             if layout.columns == 4:
                 cell, shift = f"at{turn} * 2u + {first // 4}u", 0
@@ -173,7 +174,7 @@ def _store(layout: Layout, buffer: str) -> list[str]:
                 weights.append(f"            {place} = vec4<f32>({value});")
         inputs: list[str] = []
         for c in range(4):
-            value = ", ".join(f"held{turn}_{r}.{'xyzw'[c]}" for r in range(4))
+            value = ", ".join(f"held{number}_{turn}_{r}.{'xyzw'[c]}" for r in range(4))
             place = f"[at{turn}][lane{turn}][{c}]"
             if layout.columns == 8:
                 place = f"[at{turn} / 2u][lane{turn}][at{turn} % 2u * 4u + {c}u]"
@@ -196,32 +197,39 @@ def _either(layout: Layout, turn: int, weights: list[str], inputs: list[str]) ->
 
 
 def _steps(layout: Layout) -> list[str]:
-    """The loop over the columns, with one buffer: two barriers a step."""
-    return [
-        f"    for (var start = 0u; start < shape.z; start += {layout.blocks}u) {{",
-        *_store(layout, "0"),
-        "        workgroupBarrier();",
-        *_load(layout, f"start + {layout.blocks}u"),
-        *_multiply(layout, "0"),
-        "        workgroupBarrier();",
-        "    }",
-    ]
+    """The loop over the columns, with one buffer: two barriers a step.
+
+    Where registers hold several steps, a turn of the loop takes as many, each from registers of its own.
+    """
+    blocks, ahead = layout.blocks, layout.shape.ahead
+    out = [line for n in range(ahead) for line in _load(layout, f"{n * blocks}u", n)]
+    out.append(f"    for (var start = 0u; start < shape.z; start += {ahead * blocks}u) {{")
+    for n in range(ahead):
+        out += [
+            *_store(layout, "0", n),
+            "        workgroupBarrier();",
+            *_load(layout, f"start + {(n + ahead) * blocks}u", n),
+            *_multiply(layout, "0"),
+            "        workgroupBarrier();",
+        ]
+    return [*out, "    }"]
 
 
 def _steps_of_two_buffers(layout: Layout) -> list[str]:
     """The loop over the columns, with two buffers: one is filled while the other is read."""
-    return [
-        "    var turn = 0u;",
-        *_store(layout, "turn"),
-        "    workgroupBarrier();",
-        f"    for (var start = 0u; start < shape.z; start += {layout.blocks}u) {{",
-        *_load(layout, f"start + {layout.blocks}u"),
-        *_multiply(layout, "turn"),
-        "        turn = 1u - turn;",
-        *_store(layout, "turn"),
-        "        workgroupBarrier();",
-        "    }",
-    ]
+    blocks, ahead = layout.blocks, layout.shape.ahead
+    out = [line for n in range(ahead) for line in _load(layout, f"{n * blocks}u", n)]
+    out += ["    var turn = 0u;", *_store(layout, "turn", 0), "    workgroupBarrier();"]
+    out.append(f"    for (var start = 0u; start < shape.z; start += {ahead * blocks}u) {{")
+    for n in range(ahead):
+        out += [
+            *_load(layout, f"start + {(n + ahead) * blocks}u", n),
+            *_multiply(layout, "turn"),
+            "        turn = 1u - turn;",
+            *_store(layout, "turn", (n + 1) % ahead),
+            "        workgroupBarrier();",
+        ]
+    return [*out, "    }"]
 
 
 def _multiply(layout: Layout, buffer: str) -> list[str]:

@@ -93,7 +93,7 @@ SHAPES = [
     (Shape("tile", 64, 4, 4, unroll=2), False),
     (Shape("lanes", 8, 8, 1), True),
     (Shape("team", 32, 4, 4, wide=2, teams=4, depth=32), False),
-    (Shape("team", 32, 4, 8, wide=8, teams=4, depth=16, buffers=2), False),
+    (Shape("team", 32, 4, 8, wide=8, teams=4, depth=16, buffers=2, ahead=2), False),
 ]
 
 

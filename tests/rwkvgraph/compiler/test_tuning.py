@@ -21,9 +21,10 @@ ROOMY = replace(
 OTHERS = (
     Shape("team", 64, 4, 4, wide=4, teams=4, depth=16),
     Shape("team", 64, 4, 8, wide=8, teams=8, depth=64, buffers=2),
-    Shape("team", 64, 16, 4, wide=2, teams=2, depth=64),
+    Shape("team", 64, 16, 4, wide=2, teams=2, depth=64, ahead=2),
+    Shape("team", 96, 8, 4, wide=4, teams=3, depth=24, buffers=2, ahead=2),
 )
-"""No table holds these: cells of 4 columns, two buffers, several cells a team."""
+"""No table holds these: cells of 4 columns, two buffers, several cells a team, steps two ahead."""
 
 
 def product(rows: int, columns: int, tokens: int) -> Graph:
