@@ -93,6 +93,7 @@ CPU_NARROW = Tuning(
 # (16 TFLOP/s): four tokens a workgroup, and those of the same rows side by side, so that memory is read once
 # and the cache serves the others. Eight tokens a workgroup, or more rows, are 5 to 30 % slower; 32, with each
 # weight loaded by one thread alone, are 2.5 times slower (registers), tiles in workgroup memory 1.5 times.
+# From five tokens on come teams, in an order that was worked out and is yet to be measured.
 # More tokens: tiles of 64x64 where those make 200 workgroups or more, else most of the GPU is idle, and each
 # workgroup's walk along K is long: with 128 tokens 195 instead of 440 us for 8192x2048, 830 instead of 320
 # for 2048x8192. Eight rows a workgroup are 1.1 to 1.4 times faster than four from 64 tokens on.
@@ -105,13 +106,14 @@ GPU = Tuning(
     (
         Shape("split", 128, 4, 1, max_tokens=1),
         Shape("split", 64, 4, 4, max_tokens=4),
-        Shape("team", 128, 4, 8, max_tokens=8, min_groups=200, wide=8, teams=16, depth=64),
-        Shape("team", 128, 4, 8, max_tokens=8, wide=4, teams=32, depth=128),
-        Shape("team", 256, 8, 8, max_tokens=16, min_groups=100, wide=8, teams=16, depth=64),
+        Shape("team", 128, 4, 8, max_tokens=8, min_groups=200, wide=8, teams=16, depth=128, ahead=2),
+        Shape("team", 128, 4, 8, max_tokens=8, wide=4, teams=32, depth=128, ahead=2),
+        Shape("team", 256, 8, 8, max_tokens=16, min_groups=100, wide=8, teams=16, depth=64, ahead=2),
         Shape("team", 256, 4, 8, max_tokens=16, wide=4, teams=32, depth=128),
+        Shape("team", 256, 8, 8, max_tokens=32, min_groups=100, wide=8, teams=8, depth=64, ahead=2),
         Shape("team", 256, 8, 8, min_groups=600, wide=16, depth=16, buffers=2),
         Shape("team", 256, 8, 8, min_groups=100, wide=8, teams=8, depth=64),
-        Shape("team", 256, 4, 8, max_tokens=64, wide=4, teams=16, depth=64),
+        Shape("team", 256, 4, 8, max_tokens=96, wide=4, teams=16, depth=64),
         # For devices with less workgroup memory, as browsers give.
         Shape("tile", 64, 16, 8, unroll=2, min_groups=600),
         Shape("tile", 64, 8, 8, unroll=2, min_groups=200),

@@ -29,13 +29,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var at0 = item0 % 4u;
     var lane0 = item0 / 4u;
     var from0_0 = place.x + min(first_row + lane0 * 4u + 0u, last_row) * place.y;
-    var held0_0 = vec4<u32>(0u);
+    var held0_0_0 = vec4<u32>(0u);
     var from0_1 = place.x + min(first_row + lane0 * 4u + 1u, last_row) * place.y;
-    var held0_1 = vec4<u32>(0u);
+    var held0_0_1 = vec4<u32>(0u);
     var from0_2 = place.x + min(first_row + lane0 * 4u + 2u, last_row) * place.y;
-    var held0_2 = vec4<u32>(0u);
+    var held0_0_2 = vec4<u32>(0u);
     var from0_3 = place.x + min(first_row + lane0 * 4u + 3u, last_row) * place.y;
-    var held0_3 = vec4<u32>(0u);
+    var held0_0_3 = vec4<u32>(0u);
     if item0 >= 8u {
         let rest = item0 - 8u;
         at0 = rest % 8u;
@@ -49,13 +49,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var at1 = item1 % 4u;
     var lane1 = item1 / 4u;
     var from1_0 = place.x + min(first_row + lane1 * 4u + 0u, last_row) * place.y;
-    var held1_0 = vec4<u32>(0u);
+    var held0_1_0 = vec4<u32>(0u);
     var from1_1 = place.x + min(first_row + lane1 * 4u + 1u, last_row) * place.y;
-    var held1_1 = vec4<u32>(0u);
+    var held0_1_1 = vec4<u32>(0u);
     var from1_2 = place.x + min(first_row + lane1 * 4u + 2u, last_row) * place.y;
-    var held1_2 = vec4<u32>(0u);
+    var held0_1_2 = vec4<u32>(0u);
     var from1_3 = place.x + min(first_row + lane1 * 4u + 3u, last_row) * place.y;
-    var held1_3 = vec4<u32>(0u);
+    var held0_1_3 = vec4<u32>(0u);
     if item1 >= 8u {
         let rest = item1 - 8u;
         at1 = rest % 8u;
@@ -71,97 +71,97 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var sum0_3 = vec4<f32>(0.0);
         if item0 < 8u {
             let block = min(0u + at0, shape.z - 1u);
-            held0_0 = weight(part, from0_0 + block);
-            held0_1 = weight(part, from0_1 + block);
-            held0_2 = weight(part, from0_2 + block);
-            held0_3 = weight(part, from0_3 + block);
+            held0_0_0 = weight(part, from0_0 + block);
+            held0_0_1 = weight(part, from0_1 + block);
+            held0_0_2 = weight(part, from0_2 + block);
+            held0_0_3 = weight(part, from0_3 + block);
         } else {
             let lane = (0u) * 2u + at0;
-            held0_0 = vec4<u32>(0u);
-            held0_1 = vec4<u32>(0u);
-            held0_2 = vec4<u32>(0u);
-            held0_3 = vec4<u32>(0u);
+            held0_0_0 = vec4<u32>(0u);
+            held0_0_1 = vec4<u32>(0u);
+            held0_0_2 = vec4<u32>(0u);
+            held0_0_3 = vec4<u32>(0u);
             if lane < shape.z * 2u {
-                held0_0 = bitcast<vec4<u32>>(input(part, from0_0, lane));
-                held0_1 = bitcast<vec4<u32>>(input(part, from0_1, lane));
-                held0_2 = bitcast<vec4<u32>>(input(part, from0_2, lane));
-                held0_3 = bitcast<vec4<u32>>(input(part, from0_3, lane));
+                held0_0_0 = bitcast<vec4<u32>>(input(part, from0_0, lane));
+                held0_0_1 = bitcast<vec4<u32>>(input(part, from0_1, lane));
+                held0_0_2 = bitcast<vec4<u32>>(input(part, from0_2, lane));
+                held0_0_3 = bitcast<vec4<u32>>(input(part, from0_3, lane));
             }
         }
         if item1 < 40u {
             let lane = (0u) * 2u + at1;
-            held1_0 = vec4<u32>(0u);
-            held1_1 = vec4<u32>(0u);
-            held1_2 = vec4<u32>(0u);
-            held1_3 = vec4<u32>(0u);
+            held0_1_0 = vec4<u32>(0u);
+            held0_1_1 = vec4<u32>(0u);
+            held0_1_2 = vec4<u32>(0u);
+            held0_1_3 = vec4<u32>(0u);
             if lane < shape.z * 2u {
-                held1_0 = bitcast<vec4<u32>>(input(part, from1_0, lane));
-                held1_1 = bitcast<vec4<u32>>(input(part, from1_1, lane));
-                held1_2 = bitcast<vec4<u32>>(input(part, from1_2, lane));
-                held1_3 = bitcast<vec4<u32>>(input(part, from1_3, lane));
+                held0_1_0 = bitcast<vec4<u32>>(input(part, from1_0, lane));
+                held0_1_1 = bitcast<vec4<u32>>(input(part, from1_1, lane));
+                held0_1_2 = bitcast<vec4<u32>>(input(part, from1_2, lane));
+                held0_1_3 = bitcast<vec4<u32>>(input(part, from1_3, lane));
             }
         }
     for (var start = 0u; start < shape.z; start += 4u) {
         if item0 < 8u {
-            let low0 = low(held0_0);
-            let low1 = low(held0_1);
-            let low2 = low(held0_2);
-            let low3 = low(held0_3);
+            let low0 = low(held0_0_0);
+            let low1 = low(held0_0_1);
+            let low2 = low(held0_0_2);
+            let low3 = low(held0_0_3);
             tiles[0][at0][lane0][0] = vec4<f32>(low0.x, low1.x, low2.x, low3.x);
             tiles[0][at0][lane0][1] = vec4<f32>(low0.y, low1.y, low2.y, low3.y);
             tiles[0][at0][lane0][2] = vec4<f32>(low0.z, low1.z, low2.z, low3.z);
             tiles[0][at0][lane0][3] = vec4<f32>(low0.w, low1.w, low2.w, low3.w);
-            let high0 = high(held0_0);
-            let high1 = high(held0_1);
-            let high2 = high(held0_2);
-            let high3 = high(held0_3);
+            let high0 = high(held0_0_0);
+            let high1 = high(held0_0_1);
+            let high2 = high(held0_0_2);
+            let high3 = high(held0_0_3);
             tiles[0][at0][lane0][4] = vec4<f32>(high0.x, high1.x, high2.x, high3.x);
             tiles[0][at0][lane0][5] = vec4<f32>(high0.y, high1.y, high2.y, high3.y);
             tiles[0][at0][lane0][6] = vec4<f32>(high0.z, high1.z, high2.z, high3.z);
             tiles[0][at0][lane0][7] = vec4<f32>(high0.w, high1.w, high2.w, high3.w);
         } else {
-            tiles[0][at0 / 2u][lane0][at0 % 2u * 4u + 0u] = bitcast<vec4<f32>>(vec4<u32>(held0_0.x, held0_1.x, held0_2.x, held0_3.x));
-            tiles[0][at0 / 2u][lane0][at0 % 2u * 4u + 1u] = bitcast<vec4<f32>>(vec4<u32>(held0_0.y, held0_1.y, held0_2.y, held0_3.y));
-            tiles[0][at0 / 2u][lane0][at0 % 2u * 4u + 2u] = bitcast<vec4<f32>>(vec4<u32>(held0_0.z, held0_1.z, held0_2.z, held0_3.z));
-            tiles[0][at0 / 2u][lane0][at0 % 2u * 4u + 3u] = bitcast<vec4<f32>>(vec4<u32>(held0_0.w, held0_1.w, held0_2.w, held0_3.w));
+            tiles[0][at0 / 2u][lane0][at0 % 2u * 4u + 0u] = bitcast<vec4<f32>>(vec4<u32>(held0_0_0.x, held0_0_1.x, held0_0_2.x, held0_0_3.x));
+            tiles[0][at0 / 2u][lane0][at0 % 2u * 4u + 1u] = bitcast<vec4<f32>>(vec4<u32>(held0_0_0.y, held0_0_1.y, held0_0_2.y, held0_0_3.y));
+            tiles[0][at0 / 2u][lane0][at0 % 2u * 4u + 2u] = bitcast<vec4<f32>>(vec4<u32>(held0_0_0.z, held0_0_1.z, held0_0_2.z, held0_0_3.z));
+            tiles[0][at0 / 2u][lane0][at0 % 2u * 4u + 3u] = bitcast<vec4<f32>>(vec4<u32>(held0_0_0.w, held0_0_1.w, held0_0_2.w, held0_0_3.w));
         }
         if item1 < 40u {
-            tiles[0][at1 / 2u][lane1][at1 % 2u * 4u + 0u] = bitcast<vec4<f32>>(vec4<u32>(held1_0.x, held1_1.x, held1_2.x, held1_3.x));
-            tiles[0][at1 / 2u][lane1][at1 % 2u * 4u + 1u] = bitcast<vec4<f32>>(vec4<u32>(held1_0.y, held1_1.y, held1_2.y, held1_3.y));
-            tiles[0][at1 / 2u][lane1][at1 % 2u * 4u + 2u] = bitcast<vec4<f32>>(vec4<u32>(held1_0.z, held1_1.z, held1_2.z, held1_3.z));
-            tiles[0][at1 / 2u][lane1][at1 % 2u * 4u + 3u] = bitcast<vec4<f32>>(vec4<u32>(held1_0.w, held1_1.w, held1_2.w, held1_3.w));
+            tiles[0][at1 / 2u][lane1][at1 % 2u * 4u + 0u] = bitcast<vec4<f32>>(vec4<u32>(held0_1_0.x, held0_1_1.x, held0_1_2.x, held0_1_3.x));
+            tiles[0][at1 / 2u][lane1][at1 % 2u * 4u + 1u] = bitcast<vec4<f32>>(vec4<u32>(held0_1_0.y, held0_1_1.y, held0_1_2.y, held0_1_3.y));
+            tiles[0][at1 / 2u][lane1][at1 % 2u * 4u + 2u] = bitcast<vec4<f32>>(vec4<u32>(held0_1_0.z, held0_1_1.z, held0_1_2.z, held0_1_3.z));
+            tiles[0][at1 / 2u][lane1][at1 % 2u * 4u + 3u] = bitcast<vec4<f32>>(vec4<u32>(held0_1_0.w, held0_1_1.w, held0_1_2.w, held0_1_3.w));
         }
         workgroupBarrier();
         if item0 < 8u {
             let block = min(start + 4u + at0, shape.z - 1u);
-            held0_0 = weight(part, from0_0 + block);
-            held0_1 = weight(part, from0_1 + block);
-            held0_2 = weight(part, from0_2 + block);
-            held0_3 = weight(part, from0_3 + block);
+            held0_0_0 = weight(part, from0_0 + block);
+            held0_0_1 = weight(part, from0_1 + block);
+            held0_0_2 = weight(part, from0_2 + block);
+            held0_0_3 = weight(part, from0_3 + block);
         } else {
             let lane = (start + 4u) * 2u + at0;
-            held0_0 = vec4<u32>(0u);
-            held0_1 = vec4<u32>(0u);
-            held0_2 = vec4<u32>(0u);
-            held0_3 = vec4<u32>(0u);
+            held0_0_0 = vec4<u32>(0u);
+            held0_0_1 = vec4<u32>(0u);
+            held0_0_2 = vec4<u32>(0u);
+            held0_0_3 = vec4<u32>(0u);
             if lane < shape.z * 2u {
-                held0_0 = bitcast<vec4<u32>>(input(part, from0_0, lane));
-                held0_1 = bitcast<vec4<u32>>(input(part, from0_1, lane));
-                held0_2 = bitcast<vec4<u32>>(input(part, from0_2, lane));
-                held0_3 = bitcast<vec4<u32>>(input(part, from0_3, lane));
+                held0_0_0 = bitcast<vec4<u32>>(input(part, from0_0, lane));
+                held0_0_1 = bitcast<vec4<u32>>(input(part, from0_1, lane));
+                held0_0_2 = bitcast<vec4<u32>>(input(part, from0_2, lane));
+                held0_0_3 = bitcast<vec4<u32>>(input(part, from0_3, lane));
             }
         }
         if item1 < 40u {
             let lane = (start + 4u) * 2u + at1;
-            held1_0 = vec4<u32>(0u);
-            held1_1 = vec4<u32>(0u);
-            held1_2 = vec4<u32>(0u);
-            held1_3 = vec4<u32>(0u);
+            held0_1_0 = vec4<u32>(0u);
+            held0_1_1 = vec4<u32>(0u);
+            held0_1_2 = vec4<u32>(0u);
+            held0_1_3 = vec4<u32>(0u);
             if lane < shape.z * 2u {
-                held1_0 = bitcast<vec4<u32>>(input(part, from1_0, lane));
-                held1_1 = bitcast<vec4<u32>>(input(part, from1_1, lane));
-                held1_2 = bitcast<vec4<u32>>(input(part, from1_2, lane));
-                held1_3 = bitcast<vec4<u32>>(input(part, from1_3, lane));
+                held0_1_0 = bitcast<vec4<u32>>(input(part, from1_0, lane));
+                held0_1_1 = bitcast<vec4<u32>>(input(part, from1_1, lane));
+                held0_1_2 = bitcast<vec4<u32>>(input(part, from1_2, lane));
+                held0_1_3 = bitcast<vec4<u32>>(input(part, from1_3, lane));
             }
         }
         {
