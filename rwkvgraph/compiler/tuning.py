@@ -115,10 +115,12 @@ GPU = Tuning(
         Shape("team", 256, 8, 8, min_groups=100, wide=8, teams=8, depth=64),
         Shape("team", 256, 4, 8, max_tokens=96, wide=4, teams=16, depth=64),
         # For devices with less workgroup memory, as browsers give.
+        Shape("split", 64, 4, 4, max_tokens=16),
+        Shape("team", 128, 8, 8, max_tokens=32, min_groups=100, wide=8, teams=4, depth=32),
+        Shape("split", 64, 4, 4, max_tokens=32),
         Shape("tile", 64, 16, 8, unroll=2, min_groups=600),
         Shape("tile", 64, 8, 8, unroll=2, min_groups=200),
         Shape("team", 128, 8, 8, min_groups=100, wide=8, teams=4, depth=32),
-        Shape("split", 64, 4, 4, max_tokens=32),
         Shape("split", 64, 8, 4),
     ),
 )
