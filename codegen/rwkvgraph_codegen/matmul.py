@@ -1,4 +1,4 @@
-"""The kernels of the matrix product: the family of a shape decides which of four modules writes one."""
+"""The kernels of the matrix product: the family of a shape decides which of three modules writes one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from rwkvgraph_codegen.matmul_lanes import lanes
 from rwkvgraph_codegen.matmul_shape import DECODE, Shape
 from rwkvgraph_codegen.matmul_split import split
 from rwkvgraph_codegen.matmul_team import Layout, team
-from rwkvgraph_codegen.matmul_tile import tile
 
 
 @cache
@@ -19,10 +18,8 @@ def matmul_main(shape: Shape, subgroups: bool) -> str:
             return f"{DECODE}\n{split(shape, subgroups)}"
         case "lanes":
             return f"{DECODE}\n{lanes(shape)}"
-        case "team":
-            return f"{DECODE}\n{team(shape)}"
         case _:
-            return f"{DECODE}\n{tile(shape)}"
+            return f"{DECODE}\n{team(shape)}"
 
 
 def uses_subgroups(shape: Shape, available: bool) -> bool:
@@ -37,7 +34,5 @@ def workgroup_bytes(shape: Shape) -> int:
             return shape.threads * shape.rows * shape.tokens * 4
         case "lanes":
             return 0
-        case "team":
-            return Layout(shape).nbytes
         case _:
-            return 8 * shape.unroll * (shape.group_rows + shape.group_tokens) * 4
+            return Layout(shape).nbytes

@@ -159,9 +159,9 @@ def two_products() -> Graph:
 def products(dialect: str, limits: Limits) -> Iterator[Source]:
     """Every kernel of the matrix product in the table for GPUs that fits, also what no small matrix takes."""
     target = Target(limits, TINT if dialect == "tint" else NAGA, True, "gpu")
-    for shape in tuning.GPU.matmul:
+    for shape in dict.fromkeys(map(tuning.kernel_of, tuning.GPU.matmul)):
         if tuning.fits(shape, limits):
-            table = replace(tuning.GPU, matmul=(replace(shape, max_tokens=None, min_groups=0),))
+            table = replace(tuning.GPU, matmul=(shape,))
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(tuning, "GPU", table)
                 yield from compile(two_products(), None, target).sources()

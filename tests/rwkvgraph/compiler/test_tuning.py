@@ -7,7 +7,7 @@ import pytest
 
 from rwkvgraph import ops
 from rwkvgraph.compiler import NAGA, Limits, Target, tuning
-from rwkvgraph.compiler.tuning import CPU, CPU_NARROW, GPU, fits, kernels_for
+from rwkvgraph.compiler.tuning import CPU, CPU_NARROW, GPU, fits, kernel_of, kernels_for
 from rwkvgraph.gpu import Context
 from rwkvgraph.graph import Graph
 from rwkvgraph.op import Buffer, tape
@@ -39,11 +39,13 @@ def product(rows: int, columns: int, tokens: int) -> Graph:
 
 
 @pytest.mark.parametrize(("rows", "columns", "tokens"), [(200, 136, 77), (20, 3, 5), (64, 520, 1)])
-@pytest.mark.parametrize("shape", [*OTHERS, *GPU.matmul], ids=str)
+@pytest.mark.parametrize(
+    "shape", dict.fromkeys(map(kernel_of, [*OTHERS, *CPU_NARROW.matmul, *GPU.matmul])), ids=str
+)
 def test_a_kernel_agrees_with_numpy(
     gpu: Context, monkeypatch: pytest.MonkeyPatch, shape: Shape, rows: int, columns: int, tokens: int
 ) -> None:
-    only = replace(shape, max_tokens=None, min_groups=0)
+    only = kernel_of(shape)
     monkeypatch.setattr(tuning, "GPU", replace(GPU, matmul=(only,)))
     target = replace(gpu.target, kind="gpu")
     if not fits(only, target.limits):
@@ -65,7 +67,7 @@ def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int]
             and (shape.max_tokens is None or tokens <= shape.max_tokens)
             and shape.groups(rows, tokens) >= shape.min_groups
         )
-        assert chosen == wanted
+        assert chosen == kernel_of(wanted)
 
 
 @pytest.mark.parametrize("table", [CPU, CPU_NARROW, GPU], ids=["CPU", "CPU_NARROW", "GPU"])
@@ -74,6 +76,10 @@ def test_the_last_kernel_of_a_table_serves_every_run_on_every_device(table: tuni
     assert last.max_tokens is None
     assert not last.min_groups
     assert fits(last, BROWSER)
+
+
+def test_no_kernel_needs_more_memory_than_the_software_adapter_of_the_tests_has() -> None:
+    assert all(workgroup_bytes(shape) <= 32768 for shape in GPU.matmul)
 
 
 def test_a_kernel_that_needs_more_memory_than_there_is_does_not_fit() -> None:
