@@ -20,6 +20,7 @@ from rwkvgraph_codegen.kernel import reduction as reduction
 from rwkvgraph_codegen.kernel import row_kernel as row_kernel
 from rwkvgraph_codegen.matmul import matmul_main as matmul_main
 from rwkvgraph_codegen.matmul import uses_subgroups as uses_subgroups
+from rwkvgraph_codegen.matmul import workgroup_bytes as workgroup_bytes
 from rwkvgraph_codegen.matmul_shape import Shape as Shape
 from rwkvgraph_codegen.relay import LATE as LATE
 from rwkvgraph_codegen.relay import MEETING_WORDS as MEETING_WORDS
@@ -27,8 +28,8 @@ from rwkvgraph_codegen.relay import TURNS as TURNS
 from rwkvgraph_codegen.relay import Leg as Leg
 from rwkvgraph_codegen.relay import can_be_leg as can_be_leg
 from rwkvgraph_codegen.relay import relay as relay
+from rwkvgraph_codegen.relay import relay_bytes as relay_bytes
 from rwkvgraph_codegen.relay import starts_of as starts_of
-from rwkvgraph_codegen.relay import workgroup_bytes as workgroup_bytes
 from rwkvgraph_codegen.source import Parts as Parts
 from rwkvgraph_codegen.source import Source as Source
 from rwkvgraph_codegen.source import assemble as assemble

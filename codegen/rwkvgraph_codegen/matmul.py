@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from rwkvgraph_codegen.matmul_lanes import lanes
 from rwkvgraph_codegen.matmul_shape import DECODE, Shape
 from rwkvgraph_codegen.matmul_share import share
 from rwkvgraph_codegen.matmul_split import split
-from rwkvgraph_codegen.matmul_tile import tile
+from rwkvgraph_codegen.matmul_team import Layout, team
 
 
+@cache
 def matmul_main(shape: Shape, subgroups: bool) -> str:
     """The entry point for a shape, with what it needs of workgroup memory."""
     match shape.family:
@@ -19,9 +22,20 @@ def matmul_main(shape: Shape, subgroups: bool) -> str:
         case "share":
             return f"{DECODE}\n{share(shape)}"
         case _:
-            return f"{DECODE}\n{tile(shape)}"
+            return f"{DECODE}\n{team(shape)}"
 
 
 def uses_subgroups(shape: Shape, available: bool) -> bool:
     """Whether the kernel of a shape calls subgroup functions."""
-    return available and shape.family != "tile"
+    return available and shape.family in ("split", "lanes")
+
+
+def workgroup_bytes(shape: Shape) -> int:
+    """Workgroup memory that the kernel of a shape takes."""
+    match shape.family:
+        case "split":
+            return shape.threads * shape.rows * shape.tokens * 4
+        case "lanes":
+            return 0
+        case _:
+            return Layout(shape).nbytes

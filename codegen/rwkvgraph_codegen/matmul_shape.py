@@ -9,8 +9,8 @@ input, elements from token to token).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import isqrt
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 DECODE = """fn low(eight: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(eight.x), unpack2x16float(eight.y));
@@ -27,11 +27,11 @@ class Shape:
     Its family, threads a workgroup, matrix rows and tokens of a thread or workgroup.
     family "split": the threads of a workgroup share the columns of `rows` rows and `tokens` tokens.
     family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
-    family "tile": a workgroup is a square of threads, each with `rows` by `tokens` sums, and reads both
-    matrices through workgroup memory, 8 `unroll` columns at a time.
-    family "share": for one token; a given number of workgroups share the matrix, and a subgroup has 8
-    `unroll`
-    columns a thread of four rows at a time.
+    family "team": a workgroup is several `teams`, which share the columns of one tile; each is a rectangle of
+    threads, `wide` along the rows, each with `rows` by `tokens` sums. Workgroup memory holds a step of
+    `depth` columns, once or, with two `buffers`, twice; `ahead` steps more are on their way.
+    family "share": for one token; a given number of workgroups share the matrix, and a thread multiplies
+    `depth` columns of four rows at a time.
     max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen
     only where it makes so many workgroups.
     """
@@ -40,30 +40,34 @@ class Shape:
     threads: int
     rows: int
     tokens: int
-    unroll: int = 1
+    _: KW_ONLY
     max_tokens: int | None = None
     min_groups: int = 0
+    wide: int = 0
+    teams: int = 1
+    depth: int = 0
+    buffers: int = 1
+    ahead: int = 1
 
     @property
-    def side(self) -> int:
-        """Threads along a side of a tile's square."""
-        return isqrt(self.threads)
+    def deep(self) -> int:
+        """Threads of a team along the tokens."""
+        return self.threads // self.teams // self.wide
 
     @property
     def group_rows(self) -> int:
         """Matrix rows of a workgroup."""
-        rows = {
-            "split": self.rows,
-            "share": self.rows,
-            "lanes": self.rows * self.threads,
-            "tile": self.rows * self.side,
-        }
-        return rows[self.family]
+        threads = {"split": 1, "share": 1, "lanes": self.threads, "team": self.wide}
+        return self.rows * threads[self.family]
 
     @property
     def group_tokens(self) -> int:
         """Tokens of a workgroup."""
-        return self.tokens * self.side if self.family == "tile" else self.tokens
+        return self.tokens * (self.deep if self.family == "team" else 1)
+
+    def groups(self, rows: Sequence[int], tokens: int) -> int:
+        """Workgroups for matrices of so many rows, side by side, and so many tokens."""
+        return sum(-(-count // self.group_rows) for count in rows) * -(-tokens // self.group_tokens)
 
 
 HEAD = """

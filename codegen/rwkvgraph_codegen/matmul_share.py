@@ -11,6 +11,7 @@ from rwkvgraph_codegen.kernel import prelude
 from rwkvgraph_codegen.matmul_shape import Shape, chain
 from rwkvgraph_codegen.source import fill
 
+BLOCK = 8
 CHUNK = 512
 """Blocks of eight columns of the input in workgroup memory at a time: 16 KiB, of 48 that NVIDIA's devices
 have.
@@ -18,8 +19,8 @@ have.
 
 
 def share(shape: Shape) -> str:
-    """The kernel, for `shape.threads` threads, each with `shape.unroll` blocks of four rows at a time."""
-    rows, unroll = range(shape.rows), range(shape.unroll)
+    """The kernel: a thread multiplies `shape.depth` columns of four rows at a time, in blocks of 8."""
+    rows, unroll = range(shape.rows), range(shape.depth // BLOCK)
     every = [(r, u) for u in unroll for r in rows]
     return "\n" + fill(
         prelude("matmul_share.wgsl"),
@@ -27,7 +28,7 @@ def share(shape: Shape) -> str:
         chunk=CHUNK,
         lanes=2 * CHUNK,
         sums=shape.threads // 4,  # no subgroup has fewer than four threads
-        unroll=shape.unroll,
+        unroll=shape.depth // BLOCK,
         fields="\n".join(f"    w{r}_{u}: vec4<u32>," for r, u in every),
         rows=_rows("    ", shape.rows, "quad", "(shape.y - 1u)"),
         columns="\n".join(f"    let c{u} = min(k + {u}u * subgroup, last);" for u in unroll),
@@ -49,8 +50,8 @@ def _rows(pad: str, count: int, quad: str, last: str) -> str:
 def _next(shape: Shape) -> list[str]:
     pad = " " * 16
     lines = [_rows(pad, shape.rows, "next", "last_row")]
-    lines += [f"{pad}let c{u} = min(k + {u}u * subgroup, last);" for u in range(shape.unroll)]
-    for u in range(shape.unroll):
+    lines += [f"{pad}let c{u} = min(k + {u}u * subgroup, last);" for u in range(shape.depth // BLOCK)]
+    for u in range(shape.depth // BLOCK):
         lines += [f"{pad}let n{r}_{u} = weight(part, row{r} + c{u});" for r in range(shape.rows)]
     return lines
 

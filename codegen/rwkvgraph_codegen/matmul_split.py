@@ -21,32 +21,25 @@ def split(shape: Shape, subgroups: bool) -> str:
         for t in range(tokens)
     ]
     out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
-    out.append("    var k = thread;")
-    if shape.unroll > 1:
-        step = shape.unroll * threads
-        out.append(f"    for (; k + {step - threads}u < shape.z; k += {step}u) {{")
-        out += [line for u in range(shape.unroll) for line in _split_loads(shape, u, f"k + {u * threads}u")]
-        out += [line for u in range(shape.unroll) for line in _split_sums(shape, u)]
-        out.append("    }")
-    out.append(f"    for (; k < shape.z; k += {threads}u) {{")
-    out += [*_split_loads(shape, 0, "k"), *_split_sums(shape, 0), "    }"]
+    out.append(f"    for (var k = thread; k < shape.z; k += {threads}u) {{")
+    out += [*_loads(shape), *_sums(shape), "    }"]
     out += _reduce_subgroups(shape) if subgroups else _reduce_tree(shape)
     return "\n".join(out) + "\n}"
 
 
-def _split_loads(shape: Shape, u: int, k: str) -> list[str]:
-    lines = [f"        let w{r}_{u} = weight(part, row{r} + {k});" for r in range(shape.rows)]
+def _loads(shape: Shape) -> list[str]:
+    lines = [f"        let w{r} = weight(part, row{r} + k);" for r in range(shape.rows)]
     for t in range(shape.tokens):
-        lines.append(f"        let a{t}_{u} = input(part, base{t}, 2u * ({k}));")
-        lines.append(f"        let b{t}_{u} = input(part, base{t}, 2u * ({k}) + 1u);")
+        lines.append(f"        let a{t} = input(part, base{t}, 2u * k);")
+        lines.append(f"        let b{t} = input(part, base{t}, 2u * k + 1u);")
     return lines
 
 
-def _split_sums(shape: Shape, u: int) -> list[str]:
+def _sums(shape: Shape) -> list[str]:
     lines = []
     for r in range(shape.rows):
-        lines.append(f"        let l{r}_{u} = low(w{r}_{u});\n        let h{r}_{u} = high(w{r}_{u});")
-        lines += [f"        {chain(f'sum{r}_{t}', f'{r}_{u}', f'{t}_{u}')}" for t in range(shape.tokens)]
+        lines.append(f"        let l{r} = low(w{r});\n        let h{r} = high(w{r});")
+        lines += [f"        {chain(f'sum{r}_{t}', str(r), str(t))}" for t in range(shape.tokens)]
     return lines
 
 

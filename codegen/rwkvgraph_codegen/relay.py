@@ -138,7 +138,7 @@ def relay(label: str, legs: Sequence[Leg], bindings: Sequence[Binding], threads:
     return Source(text + "\n", every, threads, label)
 
 
-def workgroup_bytes(sources: Sequence[Source]) -> int:
+def relay_bytes(sources: Sequence[Source]) -> int:
     """Memory of a workgroup that kernels take as a relay: equal arrays of several are one."""
     return sum(_bytes(kind) for kind in _shared([Leg(source, (), 0) for source in sources]))
 

@@ -11,7 +11,7 @@ from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Region, Variant
 from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.tuning import kernels_for, tuning_for
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.op import Buffer, DType, Tensor, TensorOp
 from rwkvgraph.ops.matmul import Matmul
@@ -95,7 +95,6 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     rows = Amount.of(parts[0].op.shape[0])
     variants = []
     tuning = tuning_for(target)
-    shapes = tuning.matmul
 
     def source_of(shape: Shape) -> Source:
         subgroups = uses_subgroups(shape, target.subgroups)
@@ -106,27 +105,18 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         source = assemble(group.label, kernel, body, shape.threads, target.dialect)
         return replace(source, engine=f"{main}\n") if shape.family == "share" else source
 
-    for shape, larger in zip(shapes, (*shapes[1:], None), strict=True):
+    for shape, most_tokens in kernels_for(target, [part.rows for part in parts]):
         units = _set_units(writer, parts, shape.group_rows)
         size = (rows, Amount(units), Amount(), Amount())
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
         grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
-        most = _most_tokens(shape, larger, parts)
-        variants.append(Variant(source_of(shape), (size, *writer.table), grid, most))
+        variants.append(Variant(source_of(shape), (size, *writer.table), grid, most_tokens))
     leg = None
     if target.resident and _bytes(parts) < tuning.leg_bytes:
         units = _set_shares(writer, parts, target.resident)
         size = (rows, Amount(units), Amount(), Amount())
         leg = Variant(source_of(tuning.share), (size, *writer.table), Grid(Amount(units)), 1)
     return Pass(group, tuple(variants), tuple(writer.buffers), rows, leg, tuple(map(_region, parts)))
-
-
-def _most_tokens(shape: Shape, larger: Shape | None, parts: Sequence[Part]) -> int | None:
-    """The most tokens for which a kernel runs: as many as the next one, if any, leaves it."""
-    if larger is None or not larger.min_groups:
-        return shape.max_tokens
-    groups = sum(-(-part.rows // larger.group_rows) for part in parts)
-    return -(-larger.min_groups // groups) * larger.group_tokens - 1
 
 
 def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:

@@ -17,7 +17,7 @@ from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.op import Buffer
 from rwkvgraph.view import B, E, N, O, Sizes, T
-from rwkvgraph_codegen import TURNS, Binding, Leg, relay, starts_of, workgroup_bytes
+from rwkvgraph_codegen import TURNS, Binding, Leg, relay, relay_bytes, starts_of
 
 ONE: Sizes = {T: 1, O: 1, N: 1, B: 1, E: 1}
 """Sizes of a run of one token in one slot."""
@@ -57,10 +57,7 @@ def _fits(passes: Sequence[Pass], target: Target) -> bool:
         passes[0].needs,
     ):
         return False
-    if (
-        workgroup_bytes([item.leg.source for item in passes if item.leg])
-        > target.limits.max_workgroup_storage
-    ):
+    if relay_bytes([item.leg.source for item in passes if item.leg]) > target.limits.max_workgroup_storage:
         return False
     return (
         len(_buffers(passes)) < target.limits.max_storage_buffers and _agree(passes) and _looks_once(passes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from rwkvgraph.compiler.target import Target
-from rwkvgraph_codegen import Shape
+from rwkvgraph.compiler.target import Limits, Target
+from rwkvgraph_codegen import Shape, workgroup_bytes
 
 
 @dataclass(frozen=True)
@@ -13,17 +14,18 @@ class Tuning:
     """Numbers that kernels are built with.
 
     row_threads: threads that reduce a row, a power of two. sample_threads: threads that draw a token of a row
-    of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul: kernels by growing
-    number of tokens, the last for any. weights_in_textures: whether matrices are read from textures instead
-    of buffers. share: the matrix kernel of relays, whose threads are those of all their kernels; as many as
-    reduce a row. leg_bytes: matrices of so many bytes are read faster by a dispatch of their own.
+    of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul: kernels, the best
+    first; a run takes the first that is meant for its tokens, makes enough workgroups and fits the device;
+    the last serves all. weights_in_textures: whether matrices are read from textures instead of buffers.
+    share: the matrix kernel of relays, whose threads are those of all their kernels; as many as reduce a row.
+    leg_bytes: matrices of so many bytes are read faster by a dispatch of their own.
     """
 
     row_threads: int
     sample_threads: int
     matmul: tuple[Shape, ...]
     weights_in_textures: bool = False
-    share: Shape = Shape("share", 256, 4, 1, unroll=2, max_tokens=1)
+    share: Shape = Shape("share", 256, 4, 1, max_tokens=1, depth=16)
     leg_bytes: int = 32 << 20
 
 
@@ -34,6 +36,42 @@ def tuning_for(target: Target) -> Tuning:
     if target.kind == "cpu":
         return CPU_NARROW
     return GPU
+
+
+def kernels_for(target: Target, rows: Sequence[int]) -> list[tuple[Shape, int | None]]:
+    """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any."""
+    shapes = [shape for shape in tuning_for(target).matmul if fits(shape, target.limits)]
+    firsts = sorted({1} | {tokens for shape in shapes for tokens in _changes(shape, rows)})
+    chosen = [next(shape for shape in shapes if _suits(shape, rows, first)) for first in firsts]
+    found = list(zip(map(kernel_of, chosen), firsts, strict=True))
+    kernels: list[tuple[Shape, int | None]] = []
+    for (shape, _), later in zip(found, [*found[1:], None], strict=True):
+        if later is None or later[0] != shape:
+            kernels.append((shape, None if later is None else later[1] - 1))
+    return kernels
+
+
+def fits(shape: Shape, limits: Limits) -> bool:
+    """Whether a device can run the kernel of a shape."""
+    most = min(limits.max_workgroup_invocations, limits.max_workgroup_size_x)
+    return shape.threads <= most and workgroup_bytes(shape) <= limits.max_workgroup_storage
+
+
+def kernel_of(shape: Shape) -> Shape:
+    """A shape without what says when it is chosen: the same for the same kernel."""
+    return replace(shape, max_tokens=None, min_groups=0)
+
+
+def _suits(shape: Shape, rows: Sequence[int], tokens: int) -> bool:
+    is_within = shape.max_tokens is None or tokens <= shape.max_tokens
+    return is_within and shape.groups(rows, tokens) >= shape.min_groups
+
+
+def _changes(shape: Shape, rows: Sequence[int]) -> list[int]:
+    """The numbers of tokens from which on a kernel begins, or ceases, to suit."""
+    turns = -(-shape.min_groups // shape.groups(rows, 1))
+    begins = max(0, turns - 1) * shape.group_tokens + 1
+    return [begins] if shape.max_tokens is None else [begins, shape.max_tokens + 1]
 
 
 # llvmpipe (2 cores, AVX2), multiply-adds a second: a load from a buffer is a loop over the lanes, one from
@@ -48,37 +86,57 @@ CPU = Tuning(
     ),
     weights_in_textures=True,
 )
+# Four lanes, and adapters whose lanes are not known. llvmpipe with vectors of 128 bits, many tokens: 0.8 G
+# with eight threads of 64 sums, 0.5 G with 32 threads of 16, 0.2 G with tiles in workgroup memory.
 CPU_NARROW = Tuning(
     8,
     8,
     (
         Shape("split", 32, 4, 1, max_tokens=1),
-        Shape("split", 32, 4, 4, max_tokens=7),
-        Shape("tile", 64, 4, 4, unroll=2),
+        Shape("split", 32, 8, 4, max_tokens=4),
+        Shape("split", 8, 8, 8),
     ),
     weights_in_textures=True,
 )
 
-# One NVIDIA H200, f16 weights, each kernel alone. One token: 1.6, 3.0, 3.2, 2.6, 4.3 TB/s for 2048x2048,
-# 6432x2048, 8192x2048, 2048x8192, 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6), without
-# subgroups up to 5 % less. Two and four cost 1.1 times what one does, 8 twice, 32 five to seven times
-# (16 TFLOP/s): four tokens a workgroup, and those of the same rows side by side, so that memory is read once
-# and the cache serves the others. Eight tokens a workgroup, or more rows, are 5 to 30 % slower; 32, with each
-# weight loaded by one thread alone, are 2.5 times slower (registers), tiles in workgroup memory 1.5 times.
-# More tokens: tiles of 64x64 where those make 200 workgroups or more, else most of the GPU is idle, and each
-# workgroup's walk along K is long: with 128 tokens 195 instead of 440 us for 8192x2048, 830 instead of 320
-# for 2048x8192. Eight rows a workgroup are 1.1 to 1.4 times faster than four from 64 tokens on.
-# 1024 tokens: 27 to 30 TFLOP/s with tiles of 64x64, 34 with 128x64 where those make 600 workgroups and more;
-# with 256 of them 24. Tiles of 128x128 (256 threads) reach 34 and, on small matrices, 24; 64x128 and 128x128
-# of 64 threads 33 and 6 (registers).
+# One NVIDIA H200 (132 multiprocessors, 48 KiB of workgroup memory), f16 weights, each kernel alone.
+# One token: 1.6, 3.0, 3.2, 2.6, 4.3 TB/s for 2048x2048, 6432x2048, 8192x2048, 2048x8192, 65536x2048 (a plain
+# copy kernel: 3.9, a reading one: 4.6), without subgroups up to 5 % less. Two and four cost 1.1 times what
+# one does, 8 twice: four tokens a workgroup, and those of the same rows side by side, so that memory is read
+# once and the cache serves the others. With 8, teams gain only where columns are few (7 instead of 10 us for
+# four matrices of 2048x64 to 256), and only with more than 32 KiB of workgroup memory.
+# More tokens: teams, in the largest tile that still makes about 100 workgroups. Microseconds of the kernels
+# below, by their tiles of rows by tokens, and in brackets of the best without teams:
+#   16 tokens: 64x16 26 (35) 8192x2048, 9 (16) few columns, 143 (239) 65536x2048; where it makes too few, 12
+#     2048x2048, 34 2048x8192, 40 three of 2048x2048 and four small ones, for which teams take 14, 40, 43.
+#   32: 32x32 38 (68), 9 (29), 49 (69) those seven; 16x32 16 (20), 52 (64) 2048 rows; 128x32 238 (469).
+#   64: 32x32 72 (129), 15 (37), 95 (142); 128x32 469 (646).
+#   128: 128x64 115 (216), 23 (38), 154 (273); 64x32 35 (66), 127 (213) 2048 rows; 128x128 808 (1171).
+#   1024: 128x128 813 (997), 91 (106), 949 (1180), from 400 workgroups on; 128x64 225 (313), 885 (1248).
+# More than 32 KiB, which fewer devices have, would gain 7 of 40 us (16 tokens, the seven), 11 of 72 (64
+# tokens, 8192x2048), elsewhere nothing. In the 16 KiB of browsers 8192x2048 takes 48, 124, 940 us with 32,
+# 128, 1024 tokens.
 GPU = Tuning(
     256,
     1024,
     (
         Shape("split", 128, 4, 1, max_tokens=1),
+        Shape("split", 64, 4, 4, max_tokens=8),
+        Shape("team", 256, 4, 8, max_tokens=16, min_groups=120, wide=16, teams=8, depth=64, ahead=2),
+        Shape("split", 64, 4, 4, max_tokens=16),
+        Shape("team", 256, 8, 8, max_tokens=64, min_groups=500, wide=16, teams=4, depth=32),
+        Shape("team", 256, 4, 8, max_tokens=64, min_groups=90, wide=8, teams=8, depth=64, ahead=2),
+        Shape("split", 64, 4, 4, max_tokens=24),
+        Shape("team", 256, 8, 8, min_groups=400, wide=16, depth=16),
+        Shape("team", 256, 8, 8, min_groups=90, wide=16, teams=2, depth=32),
+        Shape("team", 256, 8, 8, min_groups=90, wide=8, teams=8, depth=64, ahead=2),
+        Shape("team", 256, 4, 8, min_groups=90, wide=8, teams=8, depth=64, ahead=2),
+        Shape("team", 256, 4, 8, wide=4, teams=16, depth=128, ahead=2),
+        # For devices with less workgroup memory, as browsers give.
+        Shape("team", 128, 8, 8, max_tokens=64, min_groups=90, wide=8, teams=4, depth=32, ahead=2),
         Shape("split", 64, 4, 4, max_tokens=32),
+        Shape("team", 128, 8, 8, min_groups=90, wide=16, depth=16),
+        Shape("team", 128, 8, 8, min_groups=90, wide=8, teams=4, depth=32, ahead=2),
         Shape("split", 64, 8, 4),
-        Shape("tile", 64, 8, 8, unroll=2, min_groups=200),
-        Shape("tile", 64, 16, 8, unroll=2, min_groups=600),
     ),
 )

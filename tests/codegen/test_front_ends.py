@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from rwkvgraph import Hooks, ops, v7
-from rwkvgraph.compiler import NAGA, TINT, Limits, Target, compile
+from rwkvgraph.compiler import NAGA, TINT, Limits, Target, compile, tuning
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import access_of
 from rwkvgraph.graph import Graph
@@ -27,9 +27,12 @@ from rwkvgraph.model import Model
 from rwkvgraph.op import Array, Buffer, Map, Reduction, Role, Row, Tensor, tape
 from rwkvgraph.ops.sample import SETTINGS, Sample
 from rwkvgraph.testing import buffers_of, holding, matrix
+from rwkvgraph_codegen import Source
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 
 BROWSER = Limits.webgpu_default()
+ROOMY = replace(BROWSER, max_workgroup_storage=32768)
+"""As on llvmpipe. Dawn's null backend makes no pipeline that needs more memory than browsers give."""
 # (head size, width, hidden, vocabulary, low ranks): wide and narrow heads, whole blocks of weights and not
 SHAPES = [
     (64, 128, 256, 48, (32, 32, 32, 32)),
@@ -144,6 +147,26 @@ def drawing_graph() -> Graph:
     return Graph(tuple(items))
 
 
+def two_products() -> Graph:
+    """Products of two matrices side by side, of columns that are no whole blocks, each with a map."""
+    with tape() as items:
+        for at in range(2):
+            x, out = holding(np.ones((3, 9))), Buffer(f"out {at}", (3, 64))
+            ops.blit(ops.tanh(ops.matmul(matrix(np.ones((64, 9))), x)), out.tensor)
+    return Graph(tuple(items))
+
+
+def products(dialect: str, limits: Limits) -> Iterator[Source]:
+    """Every kernel of the matrix product in the table for GPUs that fits, also what no small matrix takes."""
+    target = Target(limits, TINT if dialect == "tint" else NAGA, True, "gpu")
+    for shape in dict.fromkeys(map(tuning.kernel_of, tuning.GPU.matmul)):
+        if tuning.fits(shape, limits):
+            table = replace(tuning.GPU, matmul=(shape,))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(tuning, "GPU", table)
+                yield from compile(two_products(), None, target).sources()
+
+
 def graphs(in_textures: bool) -> Iterator[tuple[Graph, Hooks | None]]:
     for size, width, hidden, vocab, ranks in SHAPES:
         tensors = synthetic_v7(2, width, size, hidden, vocab, ranks)
@@ -172,9 +195,16 @@ def shaders(dialect: str) -> tuple[Shader, ...]:
     for target in targets(dialect):
         for graph, added in graphs(in_textures=target.kind == "cpu"):
             for source in compile(graph, added, target).sources():
-                accesses = ("uniform", *(access_of(binding) for binding in source.bindings))
-                found.setdefault(source.text, (f"{len(found)} {source.label}", source.text, accesses))
+                note(found, source)
+    for source in products(dialect, BROWSER):
+        note(found, source)
     return tuple(found.values())
+
+
+def note(found: dict[str, Shader], source: Source) -> None:
+    """Add a shader to those found, unless it is there."""
+    accesses = ("uniform", *(access_of(binding) for binding in source.bindings))
+    found.setdefault(source.text, (f"{len(found)} {source.label}", source.text, accesses))
 
 
 def refusals(script: str, texts: tuple[Shader, ...], folder: Path, **environment: str) -> dict[str, str]:
@@ -223,6 +253,13 @@ def test_tint_accepts_every_shader_and_refuses_bad_ones(tmp_path: Path) -> None:
 
 def test_naga_accepts_every_shader_and_refuses_bad_ones(gpu: Context, tmp_path: Path) -> None:
     check_naga(shaders("naga"), gpu, tmp_path)
+
+
+def test_naga_accepts_the_products_for_much_workgroup_memory(gpu: Context, tmp_path: Path) -> None:
+    found: dict[str, Shader] = {}
+    for source in products("naga", ROOMY):
+        note(found, source)
+    check_naga(tuple(found.values()), gpu, tmp_path)
 
 
 @pytest.mark.parametrize("dialect", ["naga", "tint"])

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rwkvgraph_codegen import Binding, Leg, Source, can_be_leg, relay, starts_of, workgroup_bytes
+from rwkvgraph_codegen import Binding, Leg, Source, can_be_leg, relay, relay_bytes, starts_of
 
 X, Y = Binding(1, "f32", False, True), Binding(2, "f32", True, True)
 ENGINE = """fn work(at: u32) -> u32 { return here.at[at].x + weight(at); }
@@ -90,13 +90,13 @@ def test_equal_workgroup_memory_of_several_kernels_is_one() -> None:
         "    workgroupBarrier();", before=shared.format("parts", 256) + shared.format("more", "2 * 8")
     )
     twice = kernel("    workgroupBarrier();", before=shared.format("a", 256) + shared.format("b", 256))
-    assert workgroup_bytes([one]) == 4096
-    assert workgroup_bytes([one, other]) == 4096 + 256
-    assert workgroup_bytes([one, twice]) == 2 * 4096
+    assert relay_bytes([one]) == 4096
+    assert relay_bytes([one, other]) == 4096 + 256
+    assert relay_bytes([one, twice]) == 2 * 4096
     text = relay("both", [Leg(one, (0, 1), 1), Leg(other, (0, 1), 1)], (X, Y), 64).text
     assert text.count("var<workgroup>") == 2
     with pytest.raises(ValueError, match="type mat4x4<f32>"):
-        workgroup_bytes([kernel("", before="var<workgroup> m: mat4x4<f32>;\n")])
+        relay_bytes([kernel("", before="var<workgroup> m: mat4x4<f32>;\n")])
 
 
 def test_an_engine_is_there_once_on_the_table_of_all_legs() -> None:

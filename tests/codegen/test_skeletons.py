@@ -89,9 +89,10 @@ def test_a_row_kernel(golden: Golden, name: str, dialect: Dialect, subgroups: bo
 
 SHAPES = [
     (Shape("split", 64, 4, 1), False),
-    (Shape("split", 32, 4, 2, unroll=2), True),
-    (Shape("tile", 64, 4, 4, unroll=2), False),
+    (Shape("split", 32, 4, 2), True),
     (Shape("lanes", 8, 8, 1), True),
+    (Shape("team", 32, 4, 4, wide=2, teams=4, depth=32), False),
+    (Shape("team", 32, 4, 8, wide=8, teams=4, depth=16, buffers=2, ahead=2), False),
 ]
 
 

@@ -51,7 +51,7 @@ LINES: dict[str, tuple[Callable[[Model], object], str]] = {
     "group": (lambda m: stages(m).fuse.groups[2], "Group(matmul: matmul×3)"),  # type: ignore[attr-defined]
     "plan": (lambda m: stages(m).plan, "Plan(7 slots for "),  # type: ignore[attr-defined]
     "program": (lambda m: stages(m).program, "Program(52 passes, at most 9 a layer, "),  # type: ignore[attr-defined]
-    "pass": (lambda m: stages(m).program.passes[2], "Pass(matmul×3, layer 0; 3 buffers, 5 shaders)"),  # type: ignore[attr-defined]
+    "pass": (lambda m: stages(m).program.passes[2], "Pass(matmul×3, layer 0; 3 buffers, "),  # type: ignore[attr-defined]
     "shader": (lambda m: stages(m).program.passes[2].variants[0], "Variant("),  # type: ignore[attr-defined]
     "hooks": (lambda m: HOOKS, "Hooks(1)\n  PostFfn(2): <lambda>"),
     "sampler": (lambda m: rg.Sampler(), "Sampler(temperature=1.0"),

@@ -30,26 +30,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var sum1_0 = 0.0;
     var sum2_0 = 0.0;
     var sum3_0 = 0.0;
-    var k = thread;
-    for (; k < shape.z; k += 64u) {
-        let w0_0 = weight(part, row0 + k);
-        let w1_0 = weight(part, row1 + k);
-        let w2_0 = weight(part, row2 + k);
-        let w3_0 = weight(part, row3 + k);
-        let a0_0 = input(part, base0, 2u * (k));
-        let b0_0 = input(part, base0, 2u * (k) + 1u);
-        let l0_0 = low(w0_0);
-        let h0_0 = high(w0_0);
-        sum0_0 = fma(h0_0.w, b0_0.w, fma(h0_0.z, b0_0.z, fma(h0_0.y, b0_0.y, fma(h0_0.x, b0_0.x, fma(l0_0.w, a0_0.w, fma(l0_0.z, a0_0.z, fma(l0_0.y, a0_0.y, fma(l0_0.x, a0_0.x, sum0_0))))))));
-        let l1_0 = low(w1_0);
-        let h1_0 = high(w1_0);
-        sum1_0 = fma(h1_0.w, b0_0.w, fma(h1_0.z, b0_0.z, fma(h1_0.y, b0_0.y, fma(h1_0.x, b0_0.x, fma(l1_0.w, a0_0.w, fma(l1_0.z, a0_0.z, fma(l1_0.y, a0_0.y, fma(l1_0.x, a0_0.x, sum1_0))))))));
-        let l2_0 = low(w2_0);
-        let h2_0 = high(w2_0);
-        sum2_0 = fma(h2_0.w, b0_0.w, fma(h2_0.z, b0_0.z, fma(h2_0.y, b0_0.y, fma(h2_0.x, b0_0.x, fma(l2_0.w, a0_0.w, fma(l2_0.z, a0_0.z, fma(l2_0.y, a0_0.y, fma(l2_0.x, a0_0.x, sum2_0))))))));
-        let l3_0 = low(w3_0);
-        let h3_0 = high(w3_0);
-        sum3_0 = fma(h3_0.w, b0_0.w, fma(h3_0.z, b0_0.z, fma(h3_0.y, b0_0.y, fma(h3_0.x, b0_0.x, fma(l3_0.w, a0_0.w, fma(l3_0.z, a0_0.z, fma(l3_0.y, a0_0.y, fma(l3_0.x, a0_0.x, sum3_0))))))));
+    for (var k = thread; k < shape.z; k += 64u) {
+        let w0 = weight(part, row0 + k);
+        let w1 = weight(part, row1 + k);
+        let w2 = weight(part, row2 + k);
+        let w3 = weight(part, row3 + k);
+        let a0 = input(part, base0, 2u * k);
+        let b0 = input(part, base0, 2u * k + 1u);
+        let l0 = low(w0);
+        let h0 = high(w0);
+        sum0_0 = fma(h0.w, b0.w, fma(h0.z, b0.z, fma(h0.y, b0.y, fma(h0.x, b0.x, fma(l0.w, a0.w, fma(l0.z, a0.z, fma(l0.y, a0.y, fma(l0.x, a0.x, sum0_0))))))));
+        let l1 = low(w1);
+        let h1 = high(w1);
+        sum1_0 = fma(h1.w, b0.w, fma(h1.z, b0.z, fma(h1.y, b0.y, fma(h1.x, b0.x, fma(l1.w, a0.w, fma(l1.z, a0.z, fma(l1.y, a0.y, fma(l1.x, a0.x, sum1_0))))))));
+        let l2 = low(w2);
+        let h2 = high(w2);
+        sum2_0 = fma(h2.w, b0.w, fma(h2.z, b0.z, fma(h2.y, b0.y, fma(h2.x, b0.x, fma(l2.w, a0.w, fma(l2.z, a0.z, fma(l2.y, a0.y, fma(l2.x, a0.x, sum2_0))))))));
+        let l3 = low(w3);
+        let h3 = high(w3);
+        sum3_0 = fma(h3.w, b0.w, fma(h3.z, b0.z, fma(h3.y, b0.y, fma(h3.x, b0.x, fma(l3.w, a0.w, fma(l3.z, a0.z, fma(l3.y, a0.y, fma(l3.x, a0.x, sum3_0))))))));
     }
     partials[0u + thread] = vec4<f32>(sum0_0, sum1_0, sum2_0, sum3_0);
     workgroupBarrier();

@@ -26,8 +26,8 @@ PASSES = {"v4": 7, "v5.0": 7, "v5.1": 7, "v5.2": 7, "v6": 10, "v7": 8}
 """A layer's. The last has one more: its feed-forward state is kept by no following layer's first pass."""
 AROUND = 2
 """Passes of no layer: the rows that are wanted with their norm, and the head."""
-MOST_SHADERS = 50
-"""Each compiled when a run first needs it: a matrix product has five kernels, by number of tokens."""
+MOST_SHADERS = 70
+"""Each compiled when a run first needs it: a matrix product has up to eight kernels, by tokens."""
 
 RANKS = {"v6": (8, 12), "v7": (8, 8, 8, 16)}
 

@@ -1,0 +1,89 @@
+"""The kernels of the matrix product that tuning tables hold: their numbers, and which of them a run takes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rwkvgraph import ops
+from rwkvgraph.compiler import NAGA, Limits, Target, tuning
+from rwkvgraph.compiler.tuning import CPU, CPU_NARROW, GPU, fits, kernel_of, kernels_for
+from rwkvgraph.gpu import Context
+from rwkvgraph.graph import Graph
+from rwkvgraph.op import Buffer, tape
+from rwkvgraph.testing import check_graph, holding, matrix
+from rwkvgraph_codegen import Shape, workgroup_bytes
+
+BROWSER = Limits.webgpu_default()
+ROOMY = replace(
+    BROWSER, max_workgroup_storage=49152, max_workgroup_invocations=1024, max_workgroup_size_x=1024
+)
+OTHERS = (
+    Shape("team", 64, 4, 4, wide=4, teams=4, depth=16),
+    Shape("team", 64, 4, 8, wide=8, teams=8, depth=64, buffers=2),
+    Shape("team", 64, 16, 4, wide=2, teams=2, depth=64, ahead=2),
+    Shape("team", 96, 8, 4, wide=4, teams=3, depth=24, buffers=2, ahead=2),
+)
+"""No table holds these: cells of 4 columns, two buffers, several cells a team, steps two ahead."""
+
+
+def product(rows: int, columns: int, tokens: int) -> Graph:
+    """A product of two matrices side by side, the second of a few rows, followed by a map."""
+    random = np.random.default_rng(rows + columns + tokens)
+    with tape() as items:
+        for count in (rows, 12):
+            x = holding(random.normal(size=(tokens, columns)))
+            y = ops.matmul(matrix(random.normal(size=(count, columns))), x)
+            ops.blit(ops.tanh(y), Buffer("y", (tokens, count)).tensor)
+    return Graph(tuple(items))
+
+
+@pytest.mark.parametrize(("rows", "columns", "tokens"), [(200, 136, 77), (20, 3, 5), (64, 520, 1)])
+@pytest.mark.parametrize(
+    "shape", dict.fromkeys(map(kernel_of, [*OTHERS, *CPU_NARROW.matmul, *GPU.matmul])), ids=str
+)
+def test_a_kernel_agrees_with_numpy(
+    gpu: Context, monkeypatch: pytest.MonkeyPatch, shape: Shape, rows: int, columns: int, tokens: int
+) -> None:
+    only = kernel_of(shape)
+    monkeypatch.setattr(tuning, "GPU", replace(GPU, matmul=(only,)))
+    target = replace(gpu.target, kind="gpu")
+    if not fits(only, target.limits):
+        pytest.skip(f"{gpu.info.name} has no room for it")
+    check_graph(product(rows, columns, tokens), gpu, target=target)
+
+
+@pytest.mark.parametrize("limits", [BROWSER, ROOMY], ids=["browser", "roomy"])
+@pytest.mark.parametrize("rows", [[4], [2048], [2048] * 3 + [512], [65536]])
+def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int]) -> None:
+    target = Target(limits, NAGA, True, "gpu")
+    kernels = kernels_for(target, rows)
+    for tokens in (1, 2, 4, 5, 8, 16, 31, 32, 33, 64, 127, 128, 200, 256, 1024, 5000, 65535):
+        chosen = next(shape for shape, most in kernels if most is None or tokens <= most)
+        wanted = next(
+            shape
+            for shape in GPU.matmul
+            if fits(shape, limits)
+            and (shape.max_tokens is None or tokens <= shape.max_tokens)
+            and shape.groups(rows, tokens) >= shape.min_groups
+        )
+        assert chosen == kernel_of(wanted)
+
+
+@pytest.mark.parametrize("table", [CPU, CPU_NARROW, GPU], ids=["CPU", "CPU_NARROW", "GPU"])
+def test_the_last_kernel_of_a_table_serves_every_run_on_every_device(table: tuning.Tuning) -> None:
+    last = table.matmul[-1]
+    assert last.max_tokens is None
+    assert not last.min_groups
+    assert fits(last, BROWSER)
+
+
+def test_no_kernel_needs_more_memory_than_the_software_adapter_of_the_tests_has() -> None:
+    assert all(workgroup_bytes(shape) <= 32768 for shape in GPU.matmul)
+
+
+def test_a_kernel_that_needs_more_memory_than_there_is_does_not_fit() -> None:
+    shape = Shape("team", 256, 8, 8, wide=8, teams=8, depth=64)
+    assert workgroup_bytes(shape) == 8 * 25 * 9 * 16
+    assert fits(shape, ROOMY)
+    assert not fits(shape, BROWSER)
