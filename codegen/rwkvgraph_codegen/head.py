@@ -42,6 +42,7 @@ class Head:
 
     lanes: columns a thread (4 or 1). shares: threads for the rows of a column.
     A subgroup form (`is_subgroup`) has one subgroup of 8 threads a workgroup, with `columns / 8` lanes each.
+    is_wide: subgroups have at least 16 threads.
     """
 
     size: int
@@ -49,6 +50,7 @@ class Head:
     shares: int
     subgroups: bool
     is_subgroup: bool = False
+    is_wide: bool = False
 
     @property
     def columns(self) -> int:
@@ -76,9 +78,11 @@ class Head:
     def swaps(self) -> bool:
         """Whether threads sum within their subgroup, not through workgroup memory alone.
 
-        Only where both counts are powers of two is the thread that one swaps with always there.
+        Only where both counts are powers of two is the thread that one swaps with always there; more than
+        four shares only where subgroups are known to be that large.
         """
-        return self.subgroups and self.shares in (2, 4) and self.columns & (self.columns - 1) == 0
+        is_power = self.columns & (self.columns - 1) == 0
+        return self.subgroups and self.shares in (2, 4, *((8, 16) if self.is_wide else ())) and is_power
 
     @property
     def each(self) -> int:
@@ -223,10 +227,10 @@ def _sum_shares(head: Head) -> str:
     if head.shares == 1:
         lines = ["return value;"]
     elif head.swaps:
-        lines = [
-            "let pair = value + subgroupShuffleXor(value, 1u);",
-            "return pair + subgroupShuffleXor(pair, 2u);" if head.shares == 4 else "return pair;",
-        ]
+        lines = ["var sum = value;"]
+        steps = (1, 2, 4, 8)[: head.shares.bit_length() - 1]
+        lines += [f"sum += subgroupShuffleXor(sum, {step}u);" for step in steps]
+        lines.append("return sum;")
     else:
         shared = f"var<workgroup> exchanged: array<V, 2 * {head.threads}>;\n"
         parts = [f"exchanged[at + {index}u]" for index in range(head.shares)]

@@ -12,8 +12,8 @@ from rwkvgraph_codegen.matmul_shape import Shape, chain
 from rwkvgraph_codegen.source import fill
 
 BLOCK = 8
-CHUNK = 512
-"""Blocks of eight columns of the input in workgroup memory at a time: 16 KiB, of 48 that NVIDIA's devices
+CHUNK = 256
+"""Blocks of eight columns of the input in workgroup memory at a time: 8 KiB, of 48 that NVIDIA's devices
 have.
 """
 

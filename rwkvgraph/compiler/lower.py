@@ -157,7 +157,8 @@ def _lower_wkv(group: Group, plan: Plan, target: Target) -> Pass:
     made = _pass(group, *lower_wkv(group, plan, domain, target), domain)
     if not target.resident:
         return made
-    _, source, grid = lower_wkv(group, plan, domain, target, tuning_for(target).share.threads)
+    writer, source, grid = lower_wkv(group, plan, domain, target, tuning_for(target).share.threads)
+    assert (size_row(domain), *writer.table) == made.variants[0].table, "only the kernel differs"
     return _with_leg(made, source, grid, target)
 
 

@@ -11,6 +11,7 @@ from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid
 from rwkvgraph.compiler.scope import Scope, wanted
 from rwkvgraph.compiler.target import Target
+from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import HERE, Writer
 from rwkvgraph.errors import CompileError
 from rwkvgraph.op import Buffer, Reduction, Row, Tensor, TensorOp
@@ -48,21 +49,21 @@ SCAN_THREADS = 32
 
 
 def lower_wkv(
-    group: Group, plan: Plan, domain: Domain, target: Target, scan_threads: int = 0
+    group: Group, plan: Plan, domain: Domain, target: Target, leg_threads: int = 0
 ) -> tuple[Writer, Source, Grid]:
     """(the writer with buffers and table, the shader, the grid) of a group with a recurrence.
 
-    scan_threads: of a workgroup, for recurrences of single channels, where it is not as many as are best.
+    leg_threads: of a workgroup, for a leg of a relay: there is one token, and as many threads as that.
     """
     writer = Writer(group, plan.places, domain)
     (op,) = (op for op in group.ops if isinstance(op, Recurrence))
     slots = Amount.of(op.starts.shape[0])
     if isinstance(op.rule, ScanRule):
-        threads, subgroups = scan_threads or min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
+        threads, subgroups = leg_threads or min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
         main = _scan(writer, op, op.rule, threads)
         grid = Grid(Amount(domain.count), threads, slots)
     else:
-        head = _head(domain, target)
+        head = _head(domain, target) if not leg_threads else _leg_head(domain, target, leg_threads)
         threads, subgroups = head.threads, head.is_subgroup or head.swaps
         main = _heads(writer, op, op.rule, head, target)
         grid = Grid(Amount(domain.middle), 1, slots)
@@ -176,6 +177,16 @@ def _head(domain: Domain, target: Target) -> Head:
         heads = [Head(size, domain.lanes, n, target.subgroups) for n in possible if n <= 4]
         return [head for head in heads if _fits(head, target)][-1]
     return Head(size, domain.lanes, shares, target.subgroups)
+
+
+def _leg_head(domain: Domain, target: Target, threads: int) -> Head:
+    """How a workgroup of many threads shares a head for a single token: few rows each, few registers."""
+    head = _head(domain, target)
+    shares = min(threads // head.columns, tuning_for(target).leg_shares)
+    if head.is_subgroup or target.lanes < 32 or shares < 8 or head.size % shares:
+        return head
+    wider = Head(head.size, head.lanes, shares, head.subgroups, is_wide=True)
+    return wider if wider.swaps and _fits(wider, target) else head
 
 
 def _fits(head: Head, target: Target) -> bool:

@@ -58,7 +58,7 @@ class Target:
 
     subgroups: whether kernels may call subgroup functions; their size is only known inside a kernel.
     kind: "cpu" for software adapters (llvmpipe, SwiftShader), "gpu" for all others. A key for tuning tables.
-    lanes: subgroup size of a software adapter, measured; 0 where it is not known or may vary.
+    lanes: subgroup size, of a software adapter measured; 0 where it is not known or may vary.
     resident: workgroups of 256 threads that run at the same time for certain, and see what the others write,
     so
     that they can wait for each other; a power of two, or 0 where nobody has tried.

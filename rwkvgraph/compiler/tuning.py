@@ -18,7 +18,8 @@ class Tuning:
     first; a run takes the first that is meant for its tokens, makes enough workgroups and fits the device;
     the last serves all. weights_in_textures: whether matrices are read from textures instead of buffers.
     share: the matrix kernel of relays, whose threads are those of all their kernels; as many as reduce a row.
-    leg_bytes: matrices of so many bytes are read faster by a dispatch of their own.
+    leg_bytes: matrices of so many bytes are read faster by a dispatch of their own. leg_shares: threads that
+    share a column of a head in a relay, 4, 8 or 16.
     """
 
     row_threads: int
@@ -27,6 +28,7 @@ class Tuning:
     weights_in_textures: bool = False
     share: Shape = Shape("share", 256, 4, 1, max_tokens=1, depth=16)
     leg_bytes: int = 32 << 20
+    leg_shares: int = 16
 
 
 def tuning_for(target: Target) -> Tuning:

@@ -45,7 +45,9 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
     allowed = os.environ.get("RWKVGRAPH_SUBGROUPS") != "0" and "subgroup" in device.features
     dialect = probe_dialect(device) if allowed else None
     kind: Literal["cpu", "gpu"] = "cpu" if info.kind == "software" else "gpu"
-    lanes = measure_lanes(device, dialect) if dialect and kind == "cpu" else 0
+    lanes = 32 if info.subgroup_sizes == (32, 32) else 0
+    if dialect and kind == "cpu":
+        lanes = measure_lanes(device, dialect)
     resident = _resident(info) if dialect else 0
     return Target(limits, dialect or NAGA, dialect is not None, kind, lanes, resident)
 
