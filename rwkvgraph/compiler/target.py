@@ -3,9 +3,10 @@
 Nothing here asks a device; `rwkvgraph.gpu` fills a `Target` in from one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
+from rwkvgraph_codegen import Shape
 from rwkvgraph_codegen.dialect import TINT, Dialect
 
 MIB = 1 << 20
@@ -59,6 +60,7 @@ class Target:
     subgroups: whether kernels may call subgroup functions; their size is only known inside a kernel.
     kind: "cpu" for software adapters (llvmpipe, SwiftShader), "gpu" for all others. A key for tuning tables.
     lanes: subgroup size of a software adapter, measured; 0 where it is not known or may vary.
+    matmul: kernels of the matrix product measured for this very device, in place of those of its kind.
     """
 
     limits: Limits
@@ -66,6 +68,7 @@ class Target:
     subgroups: bool
     kind: Literal["cpu", "gpu"]
     lanes: int = 0
+    matmul: tuple[Shape, ...] = field(default=(), repr=False)
 
     @classmethod
     def browser(cls, subgroups: bool = False) -> Self:
@@ -74,4 +77,5 @@ class Target:
 
     def __str__(self) -> str:
         subgroups = "subgroups" if self.subgroups else "no subgroups"
-        return f"{self.kind}, {self.dialect.name}, {subgroups}; {self.limits}"
+        tuned = "; kernels tuned for it" if self.matmul else ""
+        return f"{self.kind}, {self.dialect.name}, {subgroups}; {self.limits}{tuned}"

@@ -4,12 +4,14 @@ Asks the device once, at its creation; the caches and the queue are in `context.
 """
 
 import os
+from dataclasses import replace
 from typing import Literal
 
 import wgpu
 from wgpu.classes import GPUDevice, GPUError
 
 from rwkvgraph.compiler.target import Limits, Target
+from rwkvgraph.compiler.tuning_file import kernels_from_environment
 from rwkvgraph.gpu.adapter import AdapterInfo
 from rwkvgraph_codegen.dialect import NAGA, TINT, Dialect
 
@@ -21,7 +23,7 @@ fn main(@builtin(local_invocation_index) lane: u32) { y[lane] = subgroupAdd(y[la
 
 
 def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
-    """What programs for this device may use."""
+    """What programs for this device may use. Raises LoadError for a file RWKVGRAPH_TUNING that is none."""
     given = device.limits
     limits = Limits(
         max_storage_buffers=given["max-storage-buffers-per-shader-stage"],
@@ -38,7 +40,8 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
     dialect = probe_dialect(device) if allowed else None
     kind: Literal["cpu", "gpu"] = "cpu" if info.kind == "software" else "gpu"
     lanes = measure_lanes(device, dialect) if dialect and kind == "cpu" else 0
-    return Target(limits, dialect or NAGA, dialect is not None, kind, lanes)
+    target = Target(limits, dialect or NAGA, dialect is not None, kind, lanes)
+    return replace(target, matmul=kernels_from_environment(info.name, target))
 
 
 LANES = """
