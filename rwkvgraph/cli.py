@@ -19,10 +19,11 @@ from rwkvgraph.commands.devices import DEVICES
 from rwkvgraph.commands.generate import GENERATE
 from rwkvgraph.commands.graph import GRAPH
 from rwkvgraph.commands.inspect import INSPECT
+from rwkvgraph.commands.tune import TUNE
 from rwkvgraph.errors import RwkvGraphError
 from rwkvgraph.terminal import show_error, use_utf8
 
-COMMANDS = (GENERATE, INSPECT, GRAPH, BENCH, CONVERT, DEVICES)
+COMMANDS = (GENERATE, INSPECT, GRAPH, BENCH, TUNE, CONVERT, DEVICES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -70,6 +70,35 @@ class Shape:
         return sum(-(-count // self.group_rows) for count in rows) * -(-tokens // self.group_tokens)
 
 
+def flaw(shape: Shape) -> str | None:
+    """What keeps a shape from being a kernel, in words; None where nothing does."""
+    sizes = (shape.threads, shape.rows, shape.tokens, shape.teams, shape.ahead)
+    if min(sizes) < 1 or min(shape.wide, shape.depth, shape.min_groups) < 0:
+        return "sizes are positive"
+    if shape.rows % 4:
+        return "rows are a multiple of 4"
+    match shape.family:
+        case "split":
+            return "threads are a power of two" if shape.threads & (shape.threads - 1) else None
+        case "lanes":
+            return "threads are a multiple of 8" if shape.threads % 8 else None
+        case "team":
+            return _flaw_of_teams(shape)
+        case _:
+            return "families are split, lanes and team"
+
+
+def _flaw_of_teams(shape: Shape) -> str | None:
+    if any(size & (size - 1) for size in (shape.rows, shape.tokens)) or shape.tokens < 4:
+        return "rows and tokens of teams are powers of two, 4 or more"
+    if not shape.wide or shape.threads % (shape.teams * shape.wide) or (shape.deep > 1 and shape.deep % 2):
+        return "a team is `wide` threads, or an even number of times that"
+    columns = shape.depth // shape.teams
+    if not columns or shape.depth % shape.teams or shape.depth % 8 or (columns != 4 and columns % 8):
+        return "each team takes 4, or a multiple of 8, of `depth` columns, which are a multiple of 8"
+    return None if shape.buffers in (1, 2) else "buffers are 1 or 2"
+
+
 HEAD = """
 @compute @workgroup_size($threads)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

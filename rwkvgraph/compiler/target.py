@@ -3,9 +3,10 @@
 Nothing here asks a device; `rwkvgraph.gpu` fills a `Target` in from one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
+from rwkvgraph_codegen import Shape
 from rwkvgraph_codegen.dialect import TINT, Dialect
 
 MIB = 1 << 20
@@ -60,8 +61,8 @@ class Target:
     kind: "cpu" for software adapters (llvmpipe, SwiftShader), "gpu" for all others. A key for tuning tables.
     lanes: subgroup size, of a software adapter measured; 0 where it is not known or may vary.
     resident: workgroups of 256 threads that run at the same time for certain, and see what the others write,
-    so
-    that they can wait for each other; a power of two, or 0 where nobody has tried.
+    so that they can wait for each other; a power of two, or 0 where nobody has tried.
+    matmul: kernels of the matrix product measured for this very device, in place of those of its kind.
     """
 
     limits: Limits
@@ -70,6 +71,7 @@ class Target:
     kind: Literal["cpu", "gpu"]
     lanes: int = 0
     resident: int = 0
+    matmul: tuple[Shape, ...] = field(default=(), repr=False)
 
     @classmethod
     def browser(cls, subgroups: bool = False) -> Self:
@@ -79,4 +81,5 @@ class Target:
     def __str__(self) -> str:
         subgroups = "subgroups" if self.subgroups else "no subgroups"
         relays = f", relays of {self.resident} workgroups" if self.resident else ""
-        return f"{self.kind}, {self.dialect.name}, {subgroups}{relays}; {self.limits}"
+        tuned = "; kernels tuned for it" if self.matmul else ""
+        return f"{self.kind}, {self.dialect.name}, {subgroups}{relays}; {self.limits}{tuned}"

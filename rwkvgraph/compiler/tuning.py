@@ -32,7 +32,12 @@ class Tuning:
 
 
 def tuning_for(target: Target) -> Tuning:
-    """The measured choices for a target."""
+    """The measured choices for a target: of its kind, with the kernels that were measured for it, if any."""
+    measured = _of_kind(target)
+    return replace(measured, matmul=target.matmul) if target.matmul else measured
+
+
+def _of_kind(target: Target) -> Tuning:
     if target.kind == "cpu" and target.lanes >= 8:
         return CPU
     if target.kind == "cpu":
@@ -44,13 +49,18 @@ def kernels_for(target: Target, rows: Sequence[int]) -> list[tuple[Shape, int | 
     """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any."""
     shapes = [shape for shape in tuning_for(target).matmul if fits(shape, target.limits)]
     firsts = sorted({1} | {tokens for shape in shapes for tokens in _changes(shape, rows)})
-    chosen = [next(shape for shape in shapes if _suits(shape, rows, first)) for first in firsts]
+    chosen = [next(shape for shape in shapes if suits(shape, rows, first)) for first in firsts]
     found = list(zip(map(kernel_of, chosen), firsts, strict=True))
     kernels: list[tuple[Shape, int | None]] = []
     for (shape, _), later in zip(found, [*found[1:], None], strict=True):
         if later is None or later[0] != shape:
             kernels.append((shape, None if later is None else later[1] - 1))
     return kernels
+
+
+def is_usable(shape: Shape, target: Target) -> bool:
+    """Whether a device can run the kernel of a shape, and gets right numbers from it."""
+    return fits(shape, target.limits) and (shape.family != "lanes" or target.lanes >= 8)
 
 
 def fits(shape: Shape, limits: Limits) -> bool:
@@ -64,7 +74,8 @@ def kernel_of(shape: Shape) -> Shape:
     return replace(shape, max_tokens=None, min_groups=0)
 
 
-def _suits(shape: Shape, rows: Sequence[int], tokens: int) -> bool:
+def suits(shape: Shape, rows: Sequence[int], tokens: int) -> bool:
+    """Whether a table's kernel is meant for runs of so many tokens, over matrices of so many rows."""
     is_within = shape.max_tokens is None or tokens <= shape.max_tokens
     return is_within and shape.groups(rows, tokens) >= shape.min_groups
 

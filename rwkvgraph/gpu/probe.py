@@ -4,12 +4,14 @@ Asks the device once, at its creation; the caches and the queue are in `context.
 """
 
 import os
+from dataclasses import replace
 from typing import Literal
 
 import wgpu
 from wgpu.classes import GPUDevice, GPUError
 
 from rwkvgraph.compiler.target import Limits, Target
+from rwkvgraph.compiler.tuning_file import kernels_from_environment
 from rwkvgraph.gpu.adapter import AdapterInfo
 from rwkvgraph_codegen.dialect import NAGA, TINT, Dialect
 
@@ -29,7 +31,7 @@ fn main(@builtin(local_invocation_index) lane: u32) { y[lane] = subgroupAdd(y[la
 
 
 def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
-    """What programs for this device may use."""
+    """What programs for this device may use. Raises LoadError for a file RWKVGRAPH_TUNING that is none."""
     given = device.limits
     limits = Limits(
         max_storage_buffers=given["max-storage-buffers-per-shader-stage"],
@@ -49,16 +51,15 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
     if dialect and kind == "cpu":
         lanes = measure_lanes(device, dialect)
     resident = _resident(info) if dialect else 0
-    return Target(limits, dialect or NAGA, dialect is not None, kind, lanes, resident)
+    target = Target(limits, dialect or NAGA, dialect is not None, kind, lanes, resident)
+    return replace(target, matmul=kernels_from_environment(info.name, target))
 
 
 def _resident(info: AdapterInfo) -> int:
     """How many workgroups to try relays with: 0 where nobody has measured that they see what others write.
 
     NVIDIA's GPUs write through to the cache that all share, and keep in a processor's own only what was read
-    since
-    the dispatch began. `@coherent` would not ask for that much, but its loads follow one another: ten times
-    slower.
+    since the dispatch began. `@coherent` would ask for less, but its loads follow one another: twice as slow.
 
     RWKVGRAPH_RELAYS says otherwise: 0 for none, or a power of two. Raises ValueError for anything else.
     """
