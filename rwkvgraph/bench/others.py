@@ -22,7 +22,7 @@ Load = Callable[[Path, int], tuple[str, Run]]
 """Opens a model's file for at most so many tokens at once: how it will run, and its run."""
 
 KEPT: list[object] = []
-"""web-rwkv's models. One that goes closes the process's EGL display, and wgpu's next look for adapters panics."""
+"""web-rwkv's models: one that goes closes this process's EGL display, and wgpu's next search for adapters panics."""
 
 
 def write(model: str, path: Path) -> None:
