@@ -22,7 +22,7 @@ Load = Callable[[Path, int], tuple[str, Run]]
 """Opens a model's file for at most so many tokens at once: how it will run, and its run."""
 
 KEPT: list[object] = []
-"""web-rwkv's models: one that goes closes this process's EGL display, and wgpu's next search for adapters panics."""
+"""web-rwkv's models: one that goes closes the process's EGL display, and wgpu panics looking for adapters."""
 
 
 def write(model: str, path: Path) -> None:
