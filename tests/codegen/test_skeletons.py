@@ -91,6 +91,7 @@ SHAPES = [
     (Shape("split", 64, 4, 1), False),
     (Shape("split", 32, 4, 2), True),
     (Shape("lanes", 8, 8, 1), True),
+    (Shape("lanes", 8, 4, 2), True),
     (Shape("team", 32, 4, 4, wide=2, teams=4, depth=32), False),
     (Shape("team", 32, 4, 8, wide=8, teams=4, depth=16, buffers=2, ahead=2), False),
 ]
