@@ -235,8 +235,7 @@ class Model:
         if not isinstance(program, Runner):
             return
         known = len(program.context.kernels)
-        for item in program.program.passes:
-            program.kernel(item, item.variant({T: tokens, O: 1, N: 1, B: 1, E: 1}))
+        program.compile({T: tokens, O: 1, N: 1, B: 1, E: 1})
         if len(program.context.kernels) > known and not hooks:
             self.run([[0] * tokens], self.state())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import rwkvgraph
 from rwkvgraph.bench.bandwidth import Bandwidth
 from rwkvgraph.bench.passes import PassKind, PassTimes
-from rwkvgraph.bench.speed import OnDevice, Speed
+from rwkvgraph.bench.speed import First, OnDevice, Speed
 from rwkvgraph.bench.steady import Samples
 from rwkvgraph.models.common import ModelInfo
 
@@ -18,7 +18,11 @@ Facts = dict[str, object]
 
 @dataclass(frozen=True)
 class Report:
-    """source: the model's file, or its sizes. bandwidth: None on numpy. chunk: most tokens of a run."""
+    """What was measured, of which model, and where.
+
+    source: the model's file, or its sizes. bandwidth: None on numpy. chunk: most tokens of a run.
+    weight_bytes: as the device holds them. lowering_seconds: of making passes and their texts of the graph.
+    """
 
     source: str
     info: ModelInfo
@@ -27,6 +31,8 @@ class Report:
     bandwidth: Bandwidth | None
     chunk: int
     load_seconds: float
+    weight_bytes: int
+    lowering_seconds: float
     device_bytes: int
     speeds: tuple[Speed, ...]
 
@@ -34,6 +40,21 @@ class Report:
     def model(self) -> str:
         """The model in a word, as --synthetic takes it: v7:24x2048."""
         return f"{self.info.version.lower()}:{self.info.num_layer}x{self.info.num_emb}"
+
+    @property
+    def load_rate(self) -> float:
+        """GB/s at which the weights came to the device."""
+        return self.weight_bytes / self.load_seconds / 1e9
+
+    @property
+    def shaders(self) -> int:
+        """Compiled in the first runs of all trials."""
+        return sum(speed.first.shaders for speed in self.speeds)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Of compiling those."""
+        return sum(speed.first.compile_seconds for speed in self.speeds)
 
     def of_limit(self, gigabytes_per_second: float | None) -> float | None:
         """Which part of the bandwidth that plain copying reaches."""
@@ -53,6 +74,11 @@ def facts(report: Report) -> Facts:
         "bandwidth": bandwidth_facts(report.bandwidth) if report.bandwidth else None,
         "token_chunk_size": report.chunk,
         "load_seconds": report.load_seconds,
+        "load_gb_per_second": report.load_rate,
+        "weight_bytes": report.weight_bytes,
+        "lowering_seconds": report.lowering_seconds,
+        "shaders": report.shaders,
+        "compile_seconds": report.compile_seconds,
         "device_bytes": report.device_bytes,
         "tests": [speed_facts(report, speed) for speed in report.speeds],
     }
@@ -106,7 +132,17 @@ def speed_facts(report: Report, speed: Speed) -> Facts:
         "gb_per_second": speed.gigabytes_per_second,
         "of_limit": report.of_limit(speed.gigabytes_per_second),
         **samples_facts(speed.samples),
+        "first_run": first_facts(speed.first),
         "device": device_facts(speed.device) if speed.device else None,
+    }
+
+
+def first_facts(first: First) -> Facts:
+    """The run in which a trial's shaders are compiled."""
+    return {
+        "seconds": first.seconds,
+        "shaders": first.shaders,
+        "compile_seconds": first.compile_seconds,
     }
 
 

@@ -73,12 +73,26 @@ class OnDevice:
 
 
 @dataclass(frozen=True)
+class First:
+    """A trial's first run, in which what it needs is compiled.
+
+    seconds: of all of it; of some drivers compiling goes on in it. shaders: that were not there before.
+    compile_seconds: of compiling those.
+    """
+
+    seconds: float
+    shaders: int
+    compile_seconds: float
+
+
+@dataclass(frozen=True)
 class Speed:
     """What a trial came to. runs: through the model, that it took; samples: seconds of all of them."""
 
     trial: Trial
     runs: int
     samples: Samples
+    first: First
     device: OnDevice | None
 
     @property
@@ -105,12 +119,25 @@ def measure_speed(model: Model, trial: Trial, rounds: Rounds, with_passes: bool 
     Raises DeviceError where the state does not fit the device, and for passes on numpy.
     """
     state = make_state(model, trial.slots)
-    model.run(_first_lists(model, trial), state)  # compiles
+    first = _run_first(model, trial, state)
     if trial.kind == "pp":
         samples = measure(lambda: prefill(model, state, trial.tokens), rounds, lambda: _empty(model, state))
     else:
         samples = measure(lambda: decode(model, state, trial.tokens), rounds)
-    return Speed(trial, _runs(model, trial), samples, _on_device(model, trial, state, rounds, with_passes))
+    device = _on_device(model, trial, state, rounds, with_passes)
+    return Speed(trial, _runs(model, trial), samples, first, device)
+
+
+def _run_first(model: Model, trial: Trial, state: State) -> First:
+    engine = model.engine
+    context = engine.context if isinstance(engine, GpuEngine) else None
+    shaders, compiling = (len(context.kernels), context.compile_seconds) if context else (0, 0.0)
+    start = perf_counter()
+    model.run(_first_lists(model, trial), state)
+    seconds = perf_counter() - start
+    if context is None:
+        return First(seconds, 0, 0.0)
+    return First(seconds, len(context.kernels) - shaders, context.compile_seconds - compiling)
 
 
 def prefill(model: Model, state: State, count: int) -> None:

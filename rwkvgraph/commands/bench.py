@@ -153,11 +153,15 @@ def measured(options: argparse.Namespace, reader: Reader, engine: Engine, trials
         check_host(f"the model {reader.path}", weight_bytes(reader))
     with waiting("measuring the memory's bandwidth", options.quiet):
         bandwidth = measure_bandwidth(context, rounds) if context else None
+    chunk = max(options.token_chunk_size, *(trial.slots for trial in trials))
     start = perf_counter()
     with waiting("loading the weights", options.quiet):
-        chunk = max(options.token_chunk_size, *(trial.slots for trial in trials))
         model = Model(reader, engine, chunk)
-    loaded = perf_counter() - start
+        if context is not None:
+            context.wait(context.submit([]))  # the last of them are still on their way
+    loaded = perf_counter()
+    model.program()
+    lowered = perf_counter()
     speeds = tuple(run_trials(options, model, weight_bytes(reader), trials, rounds))
     return Report(
         source=str(reader.path),
@@ -166,7 +170,9 @@ def measured(options: argparse.Namespace, reader: Reader, engine: Engine, trials
         target=str(engine.target),
         bandwidth=bandwidth,
         chunk=chunk,
-        load_seconds=loaded,
+        load_seconds=loaded - start,
+        weight_bytes=weight_bytes(reader),
+        lowering_seconds=lowered - loaded,
         device_bytes=context.allocated if context else 0,
         speeds=speeds,
     )
@@ -193,9 +199,16 @@ def figures(report: Report) -> dict[str, str]:
     """What there is to tell beside the tables, by label."""
     found = {
         "model": f"{Path(report.source).name}, {report.info}",
-        "loaded": f"in {report.load_seconds:.2f} s; {report.device_bytes / 1e9:.2f} GB on the device",
+        "loaded": f"in {report.load_seconds:.2f} s, {number(report.load_rate)} GB/s; "
+        f"{report.device_bytes / 1e9:.2f} GB on the device",
         "adapter": report.adapter,
     }
+    if report.shaders:
+        first = sum(speed.first.seconds for speed in report.speeds)
+        found["compiled"] = (
+            f"the graph in {report.lowering_seconds:.2f} s, {report.shaders} shaders in "
+            f"{report.compile_seconds:.2f} s; first runs took {first:.2f} s"
+        )
     if report.bandwidth is not None:
         limit = report.bandwidth
         found["limit"] = (

@@ -5,9 +5,9 @@ The only part of the library that imports wgpu. What runs is decided in `rwkvgra
 
 from rwkvgraph.gpu.adapter import AdapterInfo as AdapterInfo
 from rwkvgraph.gpu.adapter import list_adapters as list_adapters
+from rwkvgraph.gpu.compiling import Kernel as Kernel
+from rwkvgraph.gpu.compiling import Signature as Signature
 from rwkvgraph.gpu.context import Context as Context
-from rwkvgraph.gpu.context import Kernel as Kernel
-from rwkvgraph.gpu.context import Signature as Signature
 from rwkvgraph.gpu.context import dump_folder as dump_folder
 from rwkvgraph.gpu.faults import faults as faults
 from rwkvgraph.gpu.transfer import Readback as Readback

@@ -8,17 +8,14 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 import wgpu
 from wgpu.classes import (
-    GPUBindGroupLayout,
     GPUBuffer,
     GPUCommandBuffer,
-    GPUComputePipeline,
     GPUDevice,
     GPUError,
     GPUQueue,
@@ -28,27 +25,17 @@ from rwkvgraph.compiler.target import MIB, Target
 from rwkvgraph.dump import write_text
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.adapter import AdapterInfo, choose_adapter
-from rwkvgraph.gpu.faults import LESS_MEMORY, faults, shader_fault
+from rwkvgraph.gpu.compiling import DumpShader, Kernel, Kernels, Shader, Signature
+from rwkvgraph.gpu.faults import LESS_MEMORY, faults
 from rwkvgraph.gpu.native import driver
 from rwkvgraph.gpu.probe import measure_target
 
-Access = Literal["uniform", "read", "write", "texels", "numbers"]
 Use = Literal["storage", "uniform", "staging", "queries"]
-DumpShader = Callable[[str, str], None]
-"""Called with a kernel's label and text before the driver sees the text."""
 
 LINE = 256
 """Bytes that no two buffers share where workgroups wait for each other: what one has read would hold what
 another
 writes. A line of NVIDIA's caches has 128."""
-
-SAMPLE_TYPES = {"texels": "uint", "numbers": "unfilterable-float"}
-
-LAYOUTS: dict[Access, dict[str, object]] = {
-    "uniform": {"type": "uniform", "has_dynamic_offset": True},
-    "read": {"type": "read-only-storage"},
-    "write": {"type": "storage"},
-}
 
 FLAGS: dict[Use, int] = {
     "storage": wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST,
@@ -56,28 +43,6 @@ FLAGS: dict[Use, int] = {
     "staging": wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST,
     "queries": wgpu.BufferUsage.QUERY_RESOLVE | wgpu.BufferUsage.COPY_SRC,
 }
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a kernel binds at @group(0), binding 0 upwards.
-
-    A "uniform" takes one dynamic offset in every set_bind_group; "write" is read_write storage; "texels" and
-    "numbers" are textures of u32 and of f32.
-    """
-
-    accesses: tuple[Access, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """A compiled shader. `layout` is the explicit one of its signature, so unused bindings stay."""
-
-    label: str
-    text: str
-    signature: Signature
-    layout: GPUBindGroupLayout
-    pipeline: GPUComputePipeline
 
 
 class Context:
@@ -96,9 +61,7 @@ class Context:
         self.lock = threading.RLock()
         """Held by what writes, runs and reads back: a context serves several threads one after another."""
         self.driver = driver(device)
-        self._dump = dump
-        self._layouts: dict[Signature, GPUBindGroupLayout] = {}
-        self._kernels: dict[tuple[str, Signature], Kernel] = {}
+        self._kernels = Kernels(device, self.driver, dump)
         self._staging: GPUBuffer | None = None
         self._buffers: weakref.WeakSet[GPUBuffer] = weakref.WeakSet()
         self._destroyed = False
@@ -130,7 +93,12 @@ class Context:
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """All kernels compiled so far."""
-        return tuple(self._kernels.values())
+        return tuple(self._kernels)
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling them took, as those who asked for them waited."""
+        return self._kernels.seconds
 
     def __str__(self) -> str:
         state = (
@@ -159,43 +127,24 @@ class Context:
             return False
         return True
 
-    def layout(self, signature: Signature) -> GPUBindGroupLayout:
-        """The bind group layout of a signature; one object for equal signatures."""
-        if signature not in self._layouts:
-            entries = [
-                {"binding": index, "visibility": wgpu.ShaderStage.COMPUTE, **layout_entry(access)}
-                for index, access in enumerate(signature.accesses)
-            ]
-            with faults(f"laying out {len(entries)} bindings"):
-                self._layouts[signature] = self.device.create_bind_group_layout(entries=entries)
-        return self._layouts[signature]
-
     def kernel(self, text: str, signature: Signature, label: str) -> Kernel:
         """The compiled form of a shader whose entry point is `main`; the same object for the same text.
 
         Raises CompileError showing the line at fault. A few texts that pass no validator (see dialect notes)
         make naga panic, which aborts the process: their file is the newest in the dump.
         """
-        key = (text, signature)
-        if key not in self._kernels:
-            self.check_alive()
-            if self._dump is not None:
-                self._dump(label, text)
-            self._kernels[key] = self._compile(text, signature, label)
-        return self._kernels[key]
+        shader = Shader(text, signature, label)
+        self.compile([shader])
+        kernel = self._kernels.find(shader)
+        assert kernel is not None, "it was compiled"
+        return kernel
 
-    def _compile(self, text: str, signature: Signature, label: str) -> Kernel:
-        layout = self.layout(signature)
-        try:
-            module = self.driver.shader(text, label)
-            pipeline = self.device.create_compute_pipeline(
-                label=label,
-                layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
-                compute={"module": module, "entry_point": "main"},
-            )
-        except GPUError as error:
-            raise shader_fault(text, label, error) from error
-        return Kernel(label, text, signature, layout, pipeline)
+    def compile(self, shaders: Sequence[Shader]) -> None:
+        """Make kernels of shaders that will be asked for, on several cores. Raises as `kernel` does."""
+        if any(self._kernels.find(shader) is None for shader in shaders):
+            with self.lock:
+                self.check_alive()
+                self._kernels.make(shaders)
 
     def buffer(
         self, nbytes: int, label: str, use: Use = "storage", largest_binding: int | None = None
@@ -260,18 +209,8 @@ class Context:
         for buffer in list(self._buffers):
             buffer.destroy()
         self._kernels.clear()
-        self._layouts.clear()
         self._staging = None
         self.device.destroy()
-
-
-def layout_entry(access: Access) -> dict[str, object]:
-    """What a bind group layout says of one binding."""
-    if access in SAMPLE_TYPES:
-        return {
-            "texture": {"sample_type": SAMPLE_TYPES[access], "view_dimension": "2d", "multisampled": False}
-        }
-    return {"buffer": LAYOUTS[access]}
 
 
 def forget(context: weakref.ref[Context], size: int) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from wgpu.classes import GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.errors import DeviceError
-from rwkvgraph.gpu.context import Context, Signature
+from rwkvgraph.gpu.compiling import Signature
+from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.gpu.memory import whole
 from rwkvgraph.gpu.native import Step

@@ -12,7 +12,8 @@ from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.compiler.program import Relay
 from rwkvgraph.errors import DeviceError
-from rwkvgraph.gpu.context import Context, Kernel
+from rwkvgraph.gpu.compiling import Kernel
+from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.native import Step
 from rwkvgraph.gpu.transfer import Readback, download
 from rwkvgraph.op import Array

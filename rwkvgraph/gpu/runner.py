@@ -16,7 +16,8 @@ from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.compiler.plan import ELEMENT, Slot
 from rwkvgraph.compiler.program import MEETING, Pass, Program, Relay, Variant
-from rwkvgraph.gpu.context import Access, Context, Kernel, Signature
+from rwkvgraph.gpu.compiling import Kernel, shader_of, shaders_of
+from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, Memories, memory_for, whole
 from rwkvgraph.gpu.native import Step
@@ -24,7 +25,6 @@ from rwkvgraph.gpu.relays import LATE_BYTES, Meeting
 from rwkvgraph.gpu.transfer import Readback, download
 from rwkvgraph.op import Array, Buffer, Role
 from rwkvgraph.view import Dim, E, O, Sizes, T, resolve, round_up, row_width
-from rwkvgraph_codegen import Binding
 
 AHEAD = 24
 """Passes in a submission. The device starts with the first ones while the others are still being recorded."""
@@ -196,21 +196,28 @@ class Runner:
 
     def _find_steps(self, sizes: Sizes, owner: Any, state: Memories, apart: bool) -> dict[int, Step]:
         """The dispatches of a run, by the (first) pass that each is."""
-        relays = {} if apart else {item.first: item for item in self.program.relays if item.runs(sizes)}
+        relays = [] if apart else [item for item in self.program.relays if item.runs(sizes)]
+        self._compile(sizes, relays)
         found: dict[int, Step] = {}
-        at = 0
-        while at < len(self.program.passes):
-            relay = relays.get(at)
-            joint = None if relay is None else self._relay_step(relay, owner, state)
-            if relay is not None and joint is not None:
-                found[at] = joint
-                at += len(relay.passes)
-                continue
-            step = self._step(at, sizes, owner, state)
+        joined: set[int] = set()
+        for relay in relays:
+            joint = self._relay_step(relay, owner, state)
+            if joint is not None:
+                found[relay.first] = joint
+                joined.update(range(relay.first, relay.first + len(relay.passes)))
+        self._compile(sizes, [relay for relay in relays if relay.first in found])
+        for at in range(len(self.program.passes)):
+            step = None if at in joined else self._step(at, sizes, owner, state)
             if step is not None:
                 found[at] = step
-            at += 1
-        return found
+        return dict(sorted(found.items()))
+
+    def compile(self, sizes: Sizes) -> None:
+        """Compile now what a run of these sizes needs; otherwise the first one does. Raises CompileError."""
+        self._compile(sizes, [item for item in self.program.relays if item.runs(sizes)])
+
+    def _compile(self, sizes: Sizes, relays: Sequence[Relay]) -> None:
+        self.context.compile([*shaders_of(self.program, sizes, relays)])
 
     def _relay_step(self, relay: Relay, owner: Any, state: Memories) -> Step | None:
         """The dispatch of a relay; None where its workgroups do not all run at the same time."""
@@ -235,9 +242,8 @@ class Runner:
 
     def kernel(self, item: Pass | Relay, variant: Variant) -> Kernel:
         """The compiled shader of a pass; the same for the same text."""
-        accesses: list[Access] = ["uniform"]
-        accesses += [access_of(binding) for binding in variant.source.bindings]
-        return self.context.kernel(variant.source.text, Signature(tuple(accesses)), item.label)
+        shader = shader_of(item, variant)
+        return self.context.kernel(shader.text, shader.signature, shader.label)
 
     def _group(
         self,
@@ -325,13 +331,6 @@ def dims_of(program: Program) -> tuple[Dim, ...]:
         found |= {variant.grid.items.size, variant.grid.deep.size}
         found |= {amount.size for row in variant.table for amount in row}
     return tuple(sorted((dim for dim in found if dim is not None), key=lambda dim: dim.name))
-
-
-def access_of(binding: Binding) -> Access:
-    """How a bind group layout declares a binding."""
-    if binding.is_texture:
-        return "numbers" if binding.element == "f32" else "texels"
-    return "write" if binding.writable else "read"
 
 
 def _keyed(program: Program) -> Iterator[tuple[tuple[int | str, int], Variant]]:

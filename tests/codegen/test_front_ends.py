@@ -21,7 +21,7 @@ import pytest
 from rwkvgraph import Hooks, ops, v7
 from rwkvgraph.compiler import NAGA, TINT, Limits, Target, compile, tuning
 from rwkvgraph.gpu import Context
-from rwkvgraph.gpu.runner import access_of
+from rwkvgraph.gpu.compiling import access_of
 from rwkvgraph.graph import Graph
 from rwkvgraph.model import Model
 from rwkvgraph.op import Array, Buffer, Map, Reduction, Role, Row, Tensor, tape

@@ -12,7 +12,7 @@ import numpy as np
 from rwkvgraph import Hooks, ops, v4, v5, v6
 from rwkvgraph.compiler import compile
 from rwkvgraph.gpu import Context
-from rwkvgraph.gpu.runner import access_of
+from rwkvgraph.gpu.compiling import access_of
 from rwkvgraph.graph import Graph
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, Role

@@ -72,6 +72,17 @@ def test_the_part_of_the_limit_can_be_computed_from_what_json_says(
     assert item["of_limit"] == pytest.approx(moved / item["median_seconds"] / limit)
 
 
+def test_loading_and_compiling_are_measured(gpu: rg.Context, capsys: pytest.CaptureFixture[str]) -> None:
+    found = bench(capsys, "-p", "20", "-n", "2")
+    assert found["weight_bytes"] == weight_bytes(synthetic(TINY))
+    assert found["load_gb_per_second"] == pytest.approx(found["weight_bytes"] / found["load_seconds"] / 1e9)
+    assert found["lowering_seconds"] > 0
+    firsts = [item["first_run"] for item in found["tests"]]
+    assert found["shaders"] == sum(first["shaders"] for first in firsts)
+    assert found["compile_seconds"] == pytest.approx(sum(first["compile_seconds"] for first in firsts))
+    assert all(first["shaders"] and 0 < first["compile_seconds"] < first["seconds"] for first in firsts)
+
+
 def test_numpy_is_measured_too(capsys: pytest.CaptureFixture[str]) -> None:
     found = bench(capsys, "-p", "3", "-n", "1", "--adapter", "cpu")
     assert found["adapter"] == "cpu, numpy"

@@ -8,7 +8,7 @@ import pytest
 from rwkvgraph.bench.bandwidth import Bandwidth
 from rwkvgraph.bench.passes import PassTime, PassTimes
 from rwkvgraph.bench.report import Report, facts
-from rwkvgraph.bench.speed import OnDevice, Speed, Trial
+from rwkvgraph.bench.speed import First, OnDevice, Speed, Trial
 from rwkvgraph.bench.steady import Samples
 from rwkvgraph.bench.tables import number, pass_table, shortened, spans, speed_table
 from rwkvgraph.models.common import ModelInfo
@@ -36,7 +36,7 @@ ON_DEVICE = OnDevice(
     encoding=even(20e-6),
     times=TIMES,
 )
-SPEED = Speed(Trial("tg", 100, 2), 100, Samples((9.0,), (0.1, 0.2, 0.4)), ON_DEVICE)
+SPEED = Speed(Trial("tg", 100, 2), 100, Samples((9.0,), (0.1, 0.2, 0.4)), First(0.7, 5, 0.6), ON_DEVICE)
 COPIES = {"slow": even(1.0), "fast": Samples((1.0,), (0.5, 0.25))}
 REPORT = Report(
     source="v7:2x128",
@@ -46,6 +46,8 @@ REPORT = Report(
     bandwidth=Bandwidth(1_000_000_000, COPIES),
     chunk=128,
     load_seconds=1.5,
+    weight_bytes=3_000_000_000,
+    lowering_seconds=0.25,
     device_bytes=4096,
     speeds=(SPEED,),
 )
@@ -67,6 +69,12 @@ def test_the_part_of_the_limit_is_bytes_by_seconds_by_limit() -> None:
     by_hand = (3e6 + 1e6) * 100 / 0.2 / 8e9
     assert REPORT.of_limit(SPEED.gigabytes_per_second) == pytest.approx(by_hand)
     assert "25.0%" in cells(speed_table(REPORT))[0]
+
+
+def test_loading_is_of_the_weights_and_compiling_of_all_first_runs() -> None:
+    twice = replace(REPORT, speeds=(SPEED, SPEED))
+    assert (twice.load_rate, twice.shaders, twice.compile_seconds) == (2.0, 10, 1.2)
+    assert facts(twice)["load_gb_per_second"] == 2.0
 
 
 def test_speeds_are_of_all_slots_in_the_median_round() -> None:
@@ -125,11 +133,13 @@ TEST_FACTS = {
     **dict.fromkeys(["test", "kind", "tokens", "slots", "runs", "tokens_per_second"]),
     **dict.fromkeys(["gb_per_second", "of_limit"]),
     **SAMPLES,
+    "first_run": dict.fromkeys(["seconds", "shaders", "compile_seconds"]),
     "device": DEVICE,
 }
 SCHEMA = {
     **dict.fromkeys(["format", "version", "adapter", "target", "token_chunk_size", "load_seconds"]),
-    "device_bytes": None,
+    **dict.fromkeys(["load_gb_per_second", "weight_bytes", "lowering_seconds", "device_bytes"]),
+    **dict.fromkeys(["shaders", "compile_seconds"]),
     "model": dict.fromkeys(["name", "source", "version", "layers", "width", "hidden", "vocab", "head_size"]),
     "bandwidth": {
         **dict.fromkeys(["gb_per_second", "method", "buffer_bytes"]),
