@@ -27,8 +27,8 @@ IDLE_BLOCKS = {"row": (8 << 20) // 16, "wkv": (20 << 20) // 16}
 2 and
 in 5 µs, so that nobody waits for them."""
 
-FEWEST = 2
-"""Passes that are worth a relay."""
+FEWEST = 3
+"""Passes that are worth a relay: an NVIDIA H200 gains nothing from two."""
 
 
 def join(passes: Sequence[Pass], target: Target) -> tuple[Relay, ...]:

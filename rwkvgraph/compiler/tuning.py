@@ -26,7 +26,7 @@ class Tuning:
     sample_threads: int
     matmul: tuple[Shape, ...]
     weights_in_textures: bool = False
-    share: Shape = Shape("share", 256, 4, 1, max_tokens=1, depth=16)
+    share: Shape = Shape("share", 256, 4, 1, max_tokens=1, depth=8)
     leg_bytes: int = 32 << 20
     leg_shares: int = 16
 

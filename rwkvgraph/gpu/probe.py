@@ -47,7 +47,7 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
     allowed = os.environ.get("RWKVGRAPH_SUBGROUPS") != "0" and "subgroup" in device.features
     dialect = probe_dialect(device) if allowed else None
     kind: Literal["cpu", "gpu"] = "cpu" if info.kind == "software" else "gpu"
-    lanes = 32 if info.subgroup_sizes == (32, 32) else 0
+    lanes = 32 if is_known(info) else 0
     if dialect and kind == "cpu":
         lanes = measure_lanes(device, dialect)
     resident = _resident(info) if dialect else 0
@@ -64,10 +64,14 @@ def _resident(info: AdapterInfo) -> int:
     RWKVGRAPH_RELAYS says otherwise: 0 for none, or a power of two. Raises ValueError for anything else.
     """
     given = os.environ.get("RWKVGRAPH_RELAYS", "")
-    known = info.backend == "Vulkan" and info.kind == "discrete" and info.subgroup_sizes == (32, 32)
     if given and not (given.isdecimal() and int(given).bit_count() <= 1 and int(given) <= MOST_RESIDENT):
         raise ValueError(f"RWKVGRAPH_RELAYS is {given!r}; it is 0, or a power of two up to {MOST_RESIDENT}")
-    return int(given) if given else RELAY_WORKGROUPS if known else 0
+    return int(given) if given else RELAY_WORKGROUPS if is_known(info) else 0
+
+
+def is_known(info: AdapterInfo) -> bool:
+    """Whether it is a GPU of NVIDIA's through Vulkan: subgroups have 32 threads, though none says so."""
+    return info.backend == "Vulkan" and info.kind == "discrete" and info.name.upper().startswith("NVIDIA")
 
 
 LANES = """
