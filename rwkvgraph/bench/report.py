@@ -127,6 +127,7 @@ def speed_facts(report: Report, speed: Speed) -> Facts:
         "kind": speed.trial.kind,
         "tokens": speed.trial.tokens,
         "slots": speed.trial.slots,
+        "depth": speed.trial.depth,
         "runs": speed.runs,
         "tokens_per_second": speed.tokens_per_second,
         "gb_per_second": speed.gigabytes_per_second,

@@ -73,6 +73,13 @@ def add_tests(parser: argparse.ArgumentParser) -> None:
         help="tg: N steps of a token a slot, logits read back; 0 leaves it out; default: %(default)s",
     )
     group.add_argument(
+        "-d",
+        "--depth",
+        default="0",
+        metavar="N",
+        help="tokens that each slot has taken before tg begins; default: %(default)s",
+    )
+    group.add_argument(
         "-b", "--slots", default="1", metavar="N", help="sequences side by side; default: %(default)s"
     )
     group.add_argument(
@@ -129,10 +136,11 @@ def read_trials(options: argparse.Namespace) -> list[Trial]:
     if not options.warm_up >= 0:
         raise ValueError(f"--warm-up is {options.warm_up}; it is at least 0")
     prompts, steps = counts(options.prompt, "-p", 0), counts(options.generate, "-n", 0)
+    depths = counts(options.depth, "-d", 0)
     found: list[Trial] = []
     for slots in counts(options.slots, "-b", 1):
         found += [Trial("pp", count, slots) for count in prompts if count]
-        found += [Trial("tg", count, slots) for count in steps if count]
+        found += [Trial("tg", count, slots, depth) for depth in depths for count in steps if count]
     if not found:
         raise ValueError("-p 0 and -n 0 leave nothing to measure")
     return found

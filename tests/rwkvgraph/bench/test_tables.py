@@ -130,7 +130,7 @@ DEVICE = {
     "by_pass": {"method": None, "total_us": None, "kinds": [KIND]},
 }
 TEST_FACTS = {
-    **dict.fromkeys(["test", "kind", "tokens", "slots", "runs", "tokens_per_second"]),
+    **dict.fromkeys(["test", "kind", "tokens", "slots", "depth", "runs", "tokens_per_second"]),
     **dict.fromkeys(["gb_per_second", "of_limit"]),
     **SAMPLES,
     "first_run": dict.fromkeys(["seconds", "shaders", "compile_seconds"]),
