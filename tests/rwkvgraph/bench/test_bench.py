@@ -81,6 +81,25 @@ def test_a_depth_is_taken_before_the_steps(model: Model, monkeypatch: pytest.Mon
     assert taken == [1, 32, 32, 6, 1, 1, 1]  # compiling, chunks, two rounds, what the device does alone
 
 
+def test_minutes_of_generation_are_looked_at_ten_times(
+    gpu: rg.Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = bench(capsys, "--minutes", "0.02")
+    assert found["tests"] == []
+    tenths = found["endurance"]["tenths"]
+    assert [round(tenth["seconds"], 1) for tenth in tenths] == pytest.approx(np.arange(1, 11) * 0.12, abs=0.1)
+    assert tenths[-1]["tokens"] > tenths[0]["tokens"] > 0
+    assert found["endurance"]["device_growth_bytes"] == 0
+
+
+def test_the_memory_of_minutes_is_known_on_numpy_too(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["-q", "--synthetic", TINY, "--adapter", "cpu", "--minutes", "0.01"]
+    assert main(["bench", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 13
+    assert lines[-1].endswith("there is no device")
+
+
 def test_the_part_of_the_limit_can_be_computed_from_what_json_says(
     gpu: rg.Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +203,7 @@ def test_numbers_are_read_with_commas_between_and_each_once() -> None:
         (["-p", "-5"], "-p has -5; it is at least 0"),
         (["-n", "1,"], "-n is '1,'"),
         (["-d", "-1"], "-d has -1; it is at least 0"),
+        (["--minutes", "0"], "--minutes is 0.0; it is more than 0"),
         (["-r", "0"], "--repeats is 0"),
         (["--warm-up", "-1"], "--warm-up is -1.0; it is at least 0"),
         (["--token-chunk-size", "0"], "--token-chunk-size is 0"),
