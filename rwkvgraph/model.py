@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from rwkvgraph.graph import Graph
 from rwkvgraph.hooks import Hooks, as_hooks
 from rwkvgraph.load.reader import Reader, open_model
 from rwkvgraph.models import detect
-from rwkvgraph.models.arena import Arena, Upload
+from rwkvgraph.models.arena import Arena
 from rwkvgraph.models.common import Inputs, ModelInfo
+from rwkvgraph.models.loading import load_weights
 from rwkvgraph.op import Array, Buffer, DType, Role, tape
 from rwkvgraph.ops import blit, softmax
 from rwkvgraph.programs import Programs
@@ -35,8 +36,6 @@ from rwkvgraph.view import B, E, N, O, T
 TOKEN_CHUNK_SIZE = 128
 KEPT_CAPTURES = 8
 """Sets of captured names whose buffers are kept."""
-PIECE_BYTES = 16 << 20
-"""Most bytes of a weight tensor that are in host memory at once while it is loaded."""
 
 Device = Context | str | None
 
@@ -60,7 +59,7 @@ class Model:
         weights = version.place_weights(self.info, arena)
         self.fingerprint = fingerprint(reader, self.info)
         """Digits that tell this model from others, by its numbers and a sample of its weights."""
-        self._load(reader, arena)
+        load_weights(reader, arena, engine.load)
         self._inputs = Inputs.make(self.info.num_emb)
         self._layers = version.make_state(self.info)
         self._graph: Graph
@@ -87,13 +86,6 @@ class Model:
         DeviceError.
         """
         return cls(open_model(source, names), open_engine(device), token_chunk_size)
-
-    def _load(self, reader: Reader, arena: Arena) -> None:
-        by_buffer: dict[Buffer, list[Upload]] = {buffer: [] for buffer in arena.buffers}
-        for upload in arena.uploads:
-            by_buffer[upload.buffer].append(upload)
-        for buffer, uploads in by_buffer.items():
-            self.engine.load(buffer, _pieces(reader, uploads))
 
     @property
     def graph(self) -> Graph:
@@ -284,19 +276,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.info})"
-
-
-def _pieces(reader: Reader, uploads: Sequence[Upload]) -> Iterator[tuple[int, Array]]:
-    """Every upload as (first element, elements), a few megabytes at a time."""
-    for upload in uploads:
-        shape = reader.shape(upload.name)
-        row_bytes = max(1, int(np.prod(shape[1:])) * 4)
-        step = max(1, PIECE_BYTES // row_bytes)
-        at = upload.offset
-        for start in range(upload.start, upload.stop, step):
-            values = upload.read(reader, start, min(start + step, upload.stop))
-            yield at, values
-            at += values.size
 
 
 def open_engine(device: Device) -> Engine:

@@ -74,7 +74,8 @@ MAY_IMPORT = {
     "sight.tables": "sight.values sight.drift sight.reading",
     "sight.reports": "errors tokenizer sight.values sight.drift sight.reading sight.tables",
     "sight.values_file": "op writing sight.reading",
-    "bench": "errors op view batch load models compiler gpu engine state model sight __init__",
+    "bench": "errors op view batch load models compiler gpu engine sampler state model runtime sight "
+    "__init__",
     "bench.products": "op graph ops quant view compiler gpu codegen bench",
     "bench.tuner": "compiler gpu codegen sight load ops bench bench.products",
     "testing": "errors view tensor op graph interpret agreement quant ops codegen compiler gpu",

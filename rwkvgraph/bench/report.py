@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import rwkvgraph
 from rwkvgraph.bench.bandwidth import Bandwidth
+from rwkvgraph.bench.endurance import Tenth, growth
 from rwkvgraph.bench.passes import PassKind, PassTimes
 from rwkvgraph.bench.speed import First, OnDevice, Speed
 from rwkvgraph.bench.steady import Samples
@@ -35,6 +36,7 @@ class Report:
     lowering_seconds: float
     device_bytes: int
     speeds: tuple[Speed, ...]
+    tenths: tuple[Tenth, ...] = ()
 
     @property
     def model(self) -> str:
@@ -81,6 +83,17 @@ def facts(report: Report) -> Facts:
         "compile_seconds": report.compile_seconds,
         "device_bytes": report.device_bytes,
         "tests": [speed_facts(report, speed) for speed in report.speeds],
+        "endurance": endurance_facts(report.tenths) if report.tenths else None,
+    }
+
+
+def endurance_facts(tenths: tuple[Tenth, ...]) -> Facts:
+    """Minutes of generation, by tenths."""
+    host, device = growth(tenths)
+    return {
+        "host_growth_bytes": host,
+        "device_growth_bytes": device,
+        "tenths": [asdict(tenth) for tenth in tenths],
     }
 
 
@@ -127,6 +140,7 @@ def speed_facts(report: Report, speed: Speed) -> Facts:
         "kind": speed.trial.kind,
         "tokens": speed.trial.tokens,
         "slots": speed.trial.slots,
+        "depth": speed.trial.depth,
         "runs": speed.runs,
         "tokens_per_second": speed.tokens_per_second,
         "gb_per_second": speed.gigabytes_per_second,

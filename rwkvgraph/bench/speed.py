@@ -33,16 +33,18 @@ class Trial:
     """What is measured, as llama-bench has it.
 
     pp: a prompt of `tokens` tokens in each slot, on an empty state. tg: that many steps of a token a slot.
+    depth: tokens that each slot has taken before the first of those steps.
     """
 
     kind: Literal["pp", "tg"]
     tokens: int
     slots: int
+    depth: int = 0
 
     @property
     def name(self) -> str:
-        """As tables show it: pp512."""
-        return f"{self.kind}{self.tokens}"
+        """As tables show it: pp512, tg128 @ d10000."""
+        return f"{self.kind}{self.tokens}" + (f" @ d{self.depth}" if self.depth else "")
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def measure_speed(model: Model, trial: Trial, rounds: Rounds, with_passes: bool 
     """
     state = make_state(model, trial.slots)
     first = _run_first(model, trial, state)
+    prefill(model, state, trial.depth)
     if trial.kind == "pp":
         samples = measure(lambda: prefill(model, state, trial.tokens), rounds, lambda: _empty(model, state))
     else:

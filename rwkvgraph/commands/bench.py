@@ -11,6 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from rwkvgraph.bench.bandwidth import measure_bandwidth
+from rwkvgraph.bench.endurance import HEADER, RULE, Tenth, endure, verdict
 from rwkvgraph.bench.report import Report, facts
 from rwkvgraph.bench.speed import Speed, Trial, measure_speed, state_bytes
 from rwkvgraph.bench.steady import MOST_WARM_UP, Rounds
@@ -73,6 +74,13 @@ def add_tests(parser: argparse.ArgumentParser) -> None:
         help="tg: N steps of a token a slot, logits read back; 0 leaves it out; default: %(default)s",
     )
     group.add_argument(
+        "-d",
+        "--depth",
+        default="0",
+        metavar="N",
+        help="tokens that each slot has taken before tg begins; default: %(default)s",
+    )
+    group.add_argument(
         "-b", "--slots", default="1", metavar="N", help="sequences side by side; default: %(default)s"
     )
     group.add_argument(
@@ -93,6 +101,12 @@ def add_tests(parser: argparse.ArgumentParser) -> None:
         help="most tokens of all slots in a run, at least one a slot; default: %(default)s",
     )
     group.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="instead of pp and tg: generate for so long in one slot, and see whether memory grows",
+    )
+    group.add_argument(
         "--passes", action="store_true", help="time each pass of a run too: which shader, bytes, GB/s"
     )
 
@@ -110,10 +124,12 @@ def run(options: argparse.Namespace) -> int:
         report = measured(options, reader, engine, trials)
     if options.json:
         print(json.dumps(facts(report), ensure_ascii=False, indent=1, allow_nan=False))
-    else:
+    elif report.speeds:
         print(
             "\n\n".join(filter(None, [speed_table(report), *(pass_table(report, s) for s in report.speeds)]))
         )
+    else:
+        print(verdict(report.tenths))
     if not options.quiet:
         show_table(figures(report))
     return DONE
@@ -128,11 +144,16 @@ def read_trials(options: argparse.Namespace) -> list[Trial]:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it is at least 1")
     if not options.warm_up >= 0:
         raise ValueError(f"--warm-up is {options.warm_up}; it is at least 0")
+    if options.minutes is not None:
+        if not 0 < options.minutes < float("inf"):
+            raise ValueError(f"--minutes is {options.minutes}; it is more than 0")
+        return []
     prompts, steps = counts(options.prompt, "-p", 0), counts(options.generate, "-n", 0)
+    depths = counts(options.depth, "-d", 0)
     found: list[Trial] = []
     for slots in counts(options.slots, "-b", 1):
         found += [Trial("pp", count, slots) for count in prompts if count]
-        found += [Trial("tg", count, slots) for count in steps if count]
+        found += [Trial("tg", count, slots, depth) for depth in depths for count in steps if count]
     if not found:
         raise ValueError("-p 0 and -n 0 leave nothing to measure")
     return found
@@ -153,7 +174,7 @@ def measured(options: argparse.Namespace, reader: Reader, engine: Engine, trials
         check_host(f"the model {reader.path}", weight_bytes(reader))
     with waiting("measuring the memory's bandwidth", options.quiet):
         bandwidth = measure_bandwidth(context, rounds) if context else None
-    chunk = max(options.token_chunk_size, *(trial.slots for trial in trials))
+    chunk = max([options.token_chunk_size, *(trial.slots for trial in trials)])
     start = perf_counter()
     with waiting("loading the weights", options.quiet):
         model = Model(reader, engine, chunk)
@@ -163,6 +184,7 @@ def measured(options: argparse.Namespace, reader: Reader, engine: Engine, trials
     model.program()
     lowered = perf_counter()
     speeds = tuple(run_trials(options, model, weight_bytes(reader), trials, rounds))
+    tenths = () if trials else tuple(run_minutes(options, model))
     return Report(
         source=str(reader.path),
         info=model.info,
@@ -175,6 +197,7 @@ def measured(options: argparse.Namespace, reader: Reader, engine: Engine, trials
         lowering_seconds=lowered - loaded,
         device_bytes=context.allocated if context else 0,
         speeds=speeds,
+        tenths=tenths,
     )
 
 
@@ -193,6 +216,16 @@ def run_trials(
             check_host(f"the model with {trial.slots} slots of state", nbytes)
         with waiting(f"{trial.name}, slots {trial.slots}", options.quiet):
             yield measure_speed(model, trial, rounds, options.passes)
+
+
+def run_minutes(options: argparse.Namespace, model: Model) -> Iterator[Tenth]:
+    """Tenths of the time, each with its line as soon as it is over."""
+    if not options.json:
+        print(HEADER, RULE, sep="\n", flush=True)
+    for tenth in endure(model, options.minutes * 60):
+        if not options.json:
+            print(tenth, flush=True)
+        yield tenth
 
 
 def figures(report: Report) -> dict[str, str]:
@@ -221,8 +254,9 @@ def figures(report: Report) -> dict[str, str]:
             f"reads {decoding.weight_bytes / 1e9:.3f} GB of weights, and reads and writes "
             f"{decoding.state_bytes / 1e6:.1f} MB of state: GB/s are of these"
         )
-    rounds = len(report.speeds[0].samples.rounds)
-    found["rounds"] = f"medians of {rounds} after a warm-up; runs of at most {report.chunk} tokens"
+    rounds = len(report.speeds[0].samples.rounds) if report.speeds else 0
+    if rounds:
+        found["rounds"] = f"medians of {rounds} after a warm-up; runs of at most {report.chunk} tokens"
     return found
 
 

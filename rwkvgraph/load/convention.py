@@ -16,7 +16,7 @@ from enum import Enum
 import numpy as np
 
 from rwkvgraph.errors import LoadError
-from rwkvgraph.load.arrays import Reader, lacking
+from rwkvgraph.load.arrays import Reader, as_halves, lacking
 from rwkvgraph.op import Array
 
 RENAMES = {"time_faaaa": "time_first", "time_maa": "time_mix", "lora_A": "lora.0", "lora_B": "lora.1"}
@@ -107,6 +107,13 @@ class ConventionReader:
         if len(entry.shape) > 2:
             return np.ascontiguousarray(self._inner.rows(entry.name, start, stop).swapaxes(-1, -2))
         return self._columns(entry, start, stop)
+
+    def halves(self, name: str, start: int, stop: int) -> Array:
+        """Rows as float16."""
+        entry = self._entry(name)
+        if entry.change is Change.NONE:
+            return self._inner.halves(entry.name, start, stop)
+        return as_halves(self.rows(name, start, stop))
 
     def _columns(self, entry: Entry, start: int, stop: int) -> Array:
         """Columns of the file's matrix, which are rows of what is presented."""

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from rwkvgraph.errors import LoadError
-from rwkvgraph.load.arrays import lacking
+from rwkvgraph.load.arrays import as_halves, lacking
+from rwkvgraph.load.narrowing import narrowed
 from rwkvgraph.op import Array
 
 MAPPED_BYTES = 64 << 20
@@ -75,16 +76,27 @@ class MappedReader:
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         """Rows `start` to `stop` of a tensor's first axis: float16 for F16, float32 for BF16 and F32."""
+        part = self._part(name, start, stop)
+        return widened(self._file.view(part), part.dtype)
+
+    def halves(self, name: str, start: int, stop: int) -> Array:
+        """Rows as float16."""
+        part = self._part(name, start, stop)
+        view = self._file.view(part)
+        if part.dtype != "BF16":
+            return as_halves(widened(view, part.dtype))
+        return narrowed(np.ascontiguousarray(view).reshape(-1)).reshape(part.shape)
+
+    def _part(self, name: str, start: int, stop: int) -> Stored:
         stored = self._stored(name)
         shape, strides = stored.shape or (1,), stored.strides or (1,)
         start, stop, _ = slice(start, stop).indices(shape[0])
-        part = Stored(
+        return Stored(
             stored.dtype,
             (max(0, stop - start), *shape[1:]),
             strides,
             stored.offset + start * strides[0] * stored.element.itemsize,
         )
-        return widened(self._file.view(part), part.dtype)
 
     def _stored(self, name: str) -> Stored:
         if name not in self._tensors:

@@ -31,6 +31,10 @@ class PrefixReader:
         """Rows `start` to `stop` of a tensor's first axis, as the inner reader has their type."""
         return self._inner.rows(self._whole(name), start, stop)
 
+    def halves(self, name: str, start: int, stop: int) -> Array:
+        """Rows as float16."""
+        return self._inner.halves(self._whole(name), start, stop)
+
     def _whole(self, name: str) -> str:
         if name not in self._names:
             raise lacking(self.path, name)

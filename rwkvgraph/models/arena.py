@@ -46,17 +46,17 @@ class Upload:
 
         Raises LoadError for NaN, infinity, and what float16 cannot hold.
         """
-        if self.index is None:
-            rows = reader.rows(self.name, start, stop)
-        else:
-            rows = reader.rows(self.name, self.index, self.index + 1)[0, start:stop]
         if self.format is None:
-            return self._vector(reader, rows)
-        with np.errstate(over="ignore"):
-            packed = self.format.pack(rows)
+            return self._vector(reader, self._rows(reader.rows, start, stop))
+        packed = self.format.pack(self._rows(reader.halves, start, stop))
         if not is_finite(packed):
-            self._refuse(reader, rows, start)
+            self._refuse(reader, self._rows(reader.rows, start, stop), start)
         return packed
+
+    def _rows(self, read: Callable[[str, int, int], Array], start: int, stop: int) -> Array:
+        if self.index is None:
+            return read(self.name, start, stop)
+        return read(self.name, self.index, self.index + 1)[0, start:stop]
 
     def _vector(self, reader: Reader, rows: Array) -> Array:
         if not np.isfinite(rows).all():

@@ -60,6 +60,46 @@ def test_prompts_and_steps_are_measured_for_each_number_of_slots(
     assert gpu.info.name in found["adapter"]
 
 
+def test_steps_are_measured_after_so_many_tokens(gpu: rg.Context, capsys: pytest.CaptureFixture[str]) -> None:
+    found = bench(capsys, "-p", "8", "-n", "2", "-d", "0,40", "-b", "2", "--token-chunk-size", "16")
+    tests = [(item["test"], item["tokens"], item["depth"], item["runs"]) for item in found["tests"]]
+    assert tests == [("pp8", 8, 0, 1), ("tg2", 2, 0, 2), ("tg2 @ d40", 2, 40, 2)]
+
+
+def test_a_depth_is_taken_before_the_steps(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    run = Model.run
+
+    def counted(self: Model, tokens: list[list[int]], *others: Any) -> Any:
+        before = sum(map(len, tokens))
+        result = run(self, tokens, *others)
+        taken.append(before - sum(map(len, tokens)))
+        return result
+
+    monkeypatch.setattr(Model, "run", counted)
+    measure_speed(model, Trial("tg", 1, 1, depth=70), ROUNDS)
+    assert taken == [1, 32, 32, 6, 1, 1, 1]  # compiling, chunks, two rounds, what the device does alone
+
+
+def test_minutes_of_generation_are_looked_at_ten_times(
+    gpu: rg.Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = bench(capsys, "--minutes", "0.02")
+    assert found["tests"] == []
+    tenths = found["endurance"]["tenths"]
+    assert [round(tenth["seconds"], 1) for tenth in tenths] == pytest.approx(np.arange(1, 11) * 0.12, abs=0.1)
+    assert tenths[-1]["tokens"] > tenths[0]["tokens"] > 0
+    assert found["endurance"]["device_growth_bytes"] == 0
+
+
+def test_the_memory_of_minutes_is_known_on_numpy_too(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["-q", "--synthetic", TINY, "--adapter", "cpu", "--minutes", "0.01"]
+    assert main(["bench", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 13
+    assert lines[-1].endswith("there is no device")
+
+
 def test_the_part_of_the_limit_can_be_computed_from_what_json_says(
     gpu: rg.Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +202,8 @@ def test_numbers_are_read_with_commas_between_and_each_once() -> None:
         (["-b", "two"], "-b is 'two'; it is a number"),
         (["-p", "-5"], "-p has -5; it is at least 0"),
         (["-n", "1,"], "-n is '1,'"),
+        (["-d", "-1"], "-d has -1; it is at least 0"),
+        (["--minutes", "0"], "--minutes is 0.0; it is more than 0"),
         (["-r", "0"], "--repeats is 0"),
         (["--warm-up", "-1"], "--warm-up is -1.0; it is at least 0"),
         (["--token-chunk-size", "0"], "--token-chunk-size is 0"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rwkvgraph.bench.bandwidth import Bandwidth
+from rwkvgraph.bench.endurance import HEADER, RULE, Tenth, growth, verdict
 from rwkvgraph.bench.passes import PassTime, PassTimes
 from rwkvgraph.bench.report import Report, facts
 from rwkvgraph.bench.speed import First, OnDevice, Speed, Trial
@@ -50,6 +51,7 @@ REPORT = Report(
     lowering_seconds=0.25,
     device_bytes=4096,
     speeds=(SPEED,),
+    tenths=(Tenth(6.0, 600, 100.0, 5_000_000, 4096), Tenth(12.0, 1300, 116.7, 5_250_000, 4096)),
 )
 
 
@@ -130,7 +132,7 @@ DEVICE = {
     "by_pass": {"method": None, "total_us": None, "kinds": [KIND]},
 }
 TEST_FACTS = {
-    **dict.fromkeys(["test", "kind", "tokens", "slots", "runs", "tokens_per_second"]),
+    **dict.fromkeys(["test", "kind", "tokens", "slots", "depth", "runs", "tokens_per_second"]),
     **dict.fromkeys(["gb_per_second", "of_limit"]),
     **SAMPLES,
     "first_run": dict.fromkeys(["seconds", "shaders", "compile_seconds"]),
@@ -146,6 +148,10 @@ SCHEMA = {
         "ways": {"slow": SAMPLES, "fast": SAMPLES},
     },
     "tests": [TEST_FACTS],
+    "endurance": {
+        **dict.fromkeys(["host_growth_bytes", "device_growth_bytes"]),
+        "tenths": [dict.fromkeys(["seconds", "tokens", "tokens_per_second", "host_bytes", "device_bytes"])],
+    },
 }
 
 
@@ -153,6 +159,17 @@ def test_the_names_in_json_are_those_of_its_format() -> None:
     found = json.loads(json.dumps(facts(REPORT), allow_nan=False))
     assert found["format"] == "rwkvgraph bench 1", "another format: then its names may differ too"
     assert keys(found) == SCHEMA
+
+
+def test_growth_is_from_the_first_tenth_to_the_last() -> None:
+    assert growth(REPORT.tenths) == (250_000, 0)
+    assert verdict(REPORT.tenths).endswith("host memory: +0.25 MB, device memory: +0 bytes")
+    assert growth([replace(tenth, device_bytes=None) for tenth in REPORT.tenths]) == (250_000, None)
+
+
+def test_a_line_of_a_tenth_is_as_wide_as_its_header() -> None:
+    assert {len(line) for line in (HEADER, RULE, *map(str, REPORT.tenths))} == {len(HEADER)}
+    assert cells(f"{HEADER}\n{RULE}\n{REPORT.tenths[1]}") == [["0.20", "1,300", "116.7", "5.2", "4,096"]]
 
 
 def test_json_has_every_sample() -> None:
