@@ -166,6 +166,7 @@ def device_facts(device: OnDevice) -> Facts:
         "tokens": device.tokens,
         "tokens_per_second": device.tokens_per_second,
         "passes": device.passes,
+        "dispatches": device.dispatches,
         "weight_bytes": device.weight_bytes,
         "state_bytes": device.state_bytes,
         "encoding_us_per_pass": device.encoding_per_pass * 1e6,

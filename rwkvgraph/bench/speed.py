@@ -53,10 +53,12 @@ class OnDevice:
 
     tokens: in all slots. weight_bytes, state_bytes: read, and of the state also written. seconds: of a run
     that waits for nobody, as many lie ready behind it. encoding: seconds of recording all its passes.
+    dispatches: fewer than passes where relays stand for several.
     """
 
     tokens: int
     passes: int
+    dispatches: int
     weight_bytes: int
     state_bytes: int
     seconds: Samples
@@ -220,8 +222,8 @@ def _on_device(
         times = time_program(program, apart, sizes) if with_passes else None
         steps = program.steps(sizes, owner, owner.memory)
         seconds, encoding = _ahead(program, steps, rounds)
-    count = len(steps.steps)
-    return OnDevice(sizes[T], count, moved[Role.WEIGHT], moved[Role.STATE], seconds, encoding, times)
+    counts = len(apart.steps), len(steps.steps)
+    return OnDevice(sizes[T], *counts, moved[Role.WEIGHT], moved[Role.STATE], seconds, encoding, times)
 
 
 def _sizes(lists: list[list[int]], chunk: int, state: State) -> Sizes:

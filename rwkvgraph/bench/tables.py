@@ -65,7 +65,9 @@ def _device_cells(device: OnDevice | None, rate: float | None, part: float | Non
         number(device.tokens_per_second),
         NOTHING if rate is None else number(rate),
         NOTHING if part is None else f"{part:.1%}",
-        str(device.passes),
+        str(device.passes)
+        if device.dispatches == device.passes
+        else f"{device.passes} in {device.dispatches}",
         f"{device.encoding_per_pass * 1e6:.2f}",
     ]
 
@@ -101,9 +103,11 @@ def _sum(speed: Speed, device: OnDevice, times: PassTimes) -> str:
     tokens = f"{device.tokens} token{'s' if device.tokens > 1 else ''}"
     name = f"{speed.trial.name}, slots {speed.trial.slots}"
     each = speed.samples.median / speed.runs
+    joint = "" if device.dispatches == device.passes else f" in {device.dispatches} dispatches"
     return (
         f"{name}: the {device.passes} passes of a run of {tokens} sum to "
-        f"{times.total:,.0f} µs; together they take {device.seconds.median * 1e6:,.0f} µs on the device, "
+        f"{times.total:,.0f} µs; together{joint} they take "
+        f"{device.seconds.median * 1e6:,.0f} µs on the device, "
         f"{each * 1e6:,.0f} µs through Model.run ({times.method})."
     )
 

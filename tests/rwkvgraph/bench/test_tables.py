@@ -31,6 +31,7 @@ TIMES = PassTimes(
 ON_DEVICE = OnDevice(
     tokens=2,
     passes=4,
+    dispatches=4,
     weight_bytes=3_000_000,
     state_bytes=1_000_000,
     seconds=even(0.5e-3),
@@ -125,7 +126,15 @@ KIND = dict.fromkeys(
 )
 DEVICE = {
     **dict.fromkeys(
-        ["tokens", "tokens_per_second", "passes", "weight_bytes", "state_bytes", "encoding_us_per_pass"]
+        [
+            "tokens",
+            "tokens_per_second",
+            "passes",
+            "dispatches",
+            "weight_bytes",
+            "state_bytes",
+            "encoding_us_per_pass",
+        ]
     ),
     "run": SAMPLES,
     "encoding": SAMPLES,
@@ -199,3 +208,10 @@ def test_long_labels_keep_their_first_and_last_operations() -> None:
 )
 def test_numbers_have_four_digits_or_all_before_the_point(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_relays_show_as_fewer_dispatches_than_passes() -> None:
+    joint = replace(SPEED, device=replace(ON_DEVICE, dispatches=2))
+    report = replace(REPORT, speeds=(joint,))
+    assert "| 4 in 2 |" in speed_table(report)
+    assert "together in 2 dispatches they take" in pass_table(report, joint)
