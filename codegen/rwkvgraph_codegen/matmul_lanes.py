@@ -38,6 +38,25 @@ def lanes(shape: Shape) -> str:
         out.append(f"        let b{t} = subgroupBroadcast(high{t // 8}, {t % 8}u);")
         out += [f"        {chain(f'sum{r}_{t}', str(r), str(t))}" for r in range(rows)]
     out.append("    }")
-    values = [four(q, t) for t in range(tokens) for q in range(rows // 4)]
-    out += finish_all(values, f"first_token + item / {rows // 4}u", f"first_row + item % {rows // 4}u * 4u")
-    return "\n".join(out) + "\n}"
+    return "\n".join([*out, *_finish(rows, tokens)]) + "\n}"
+
+
+def _finish(rows: int, tokens: int) -> list[str]:
+    """Map and store the results of a thread, a token at a time.
+
+    A token's are picked without an index, which would put all of them in memory. So what is fused to the
+    product is in the text four times, not 64 times: llvmpipe compiles it in 1 s, with a tanh, instead of 3.4.
+    """
+    if tokens == 1:
+        values = [four(q, 0) for q in range(rows // 4)]
+        return finish_all(values, "first_token", "first_row + item * 4u")
+    out = [f"    for (var t = 0u; t < {tokens}u; t++) {{"]
+    for q in range(rows // 4):
+        out.append(f"        var value{q} = {four(q, 0)};")
+        out += [f"        value{q} = select(value{q}, {four(q, t)}, t == {t}u);" for t in range(1, tokens)]
+        row = f"first_row + {4 * q}u"
+        out.append(f"        if is_inside && first_token + t <= last_token && {row} <= last_row {{")
+        out.append(
+            f"            finish(part, first_token + t, place.z + ({row}) / 4u, value{q});\n        }}"
+        )
+    return [*out, "    }"]

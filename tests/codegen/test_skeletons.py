@@ -92,6 +92,7 @@ SHAPES = [
     (Shape("split", 32, 4, 2, unroll=2), True),
     (Shape("tile", 64, 4, 4, unroll=2), False),
     (Shape("lanes", 8, 8, 1), True),
+    (Shape("lanes", 8, 4, 2), True),
 ]
 
 

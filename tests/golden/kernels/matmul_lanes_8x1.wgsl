@@ -82,10 +82,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         sum6_0 = fma(h6.w, b0.w, fma(h6.z, b0.z, fma(h6.y, b0.y, fma(h6.x, b0.x, fma(l6.w, a0.w, fma(l6.z, a0.z, fma(l6.y, a0.y, fma(l6.x, a0.x, sum6_0))))))));
         sum7_0 = fma(h7.w, b0.w, fma(h7.z, b0.z, fma(h7.y, b0.y, fma(h7.x, b0.x, fma(l7.w, a0.w, fma(l7.z, a0.z, fma(l7.y, a0.y, fma(l7.x, a0.x, sum7_0))))))));
     }
-    if is_inside && first_token + 0u / 2u <= last_token && first_row + 0u % 2u * 4u <= last_row {
-        finish(part, first_token + 0u / 2u, place.z + (first_row + 0u % 2u * 4u) / 4u, vec4<f32>(sum0_0, sum1_0, sum2_0, sum3_0));
+    if is_inside && first_token <= last_token && first_row + 0u * 4u <= last_row {
+        finish(part, first_token, place.z + (first_row + 0u * 4u) / 4u, vec4<f32>(sum0_0, sum1_0, sum2_0, sum3_0));
     }
-    if is_inside && first_token + 1u / 2u <= last_token && first_row + 1u % 2u * 4u <= last_row {
-        finish(part, first_token + 1u / 2u, place.z + (first_row + 1u % 2u * 4u) / 4u, vec4<f32>(sum4_0, sum5_0, sum6_0, sum7_0));
+    if is_inside && first_token <= last_token && first_row + 1u * 4u <= last_row {
+        finish(part, first_token, place.z + (first_row + 1u * 4u) / 4u, vec4<f32>(sum4_0, sum5_0, sum6_0, sum7_0));
     }
 }

@@ -1,0 +1,78 @@
+fn low(eight: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(eight.x), unpack2x16float(eight.y));
+}
+fn high(eight: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(eight.z), unpack2x16float(eight.w));
+}
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32,
+        @builtin(subgroup_invocation_id) lane: u32) {
+    // Workgroups beyond the last repeat it and write nothing, so that every thread reaches every barrier.
+    let index = group.y + group.z * groups.y;
+    let unit = min(index, here.size.y - 1u);
+    let part = part_of(unit);
+    let shape = here.at[part * 3u];
+    let place = here.at[part * 3u + 1u];
+    let source = here.at[part * 3u + 2u];
+    let is_inside = index < here.size.y;
+    let last_row = shape.y - 1u;
+    let last_token = here.size.x - 1u;
+    let first_row = (unit - shape.x) * 32u + thread * 4u;
+    let first_token = group.x * 2u;
+    let row0 = place.x + min(first_row + 0u, last_row) * place.y;
+    let row1 = place.x + min(first_row + 1u, last_row) * place.y;
+    let row2 = place.x + min(first_row + 2u, last_row) * place.y;
+    let row3 = place.x + min(first_row + 3u, last_row) * place.y;
+    let mine0 = first_token + 0u + lane;
+    let has0 = lane < 2u && mine0 <= last_token;
+    let base0 = (source.x + min(mine0, last_token) * source.y) / 4u;
+    var sum0_0 = 0.0;
+    var sum0_1 = 0.0;
+    var sum1_0 = 0.0;
+    var sum1_1 = 0.0;
+    var sum2_0 = 0.0;
+    var sum2_1 = 0.0;
+    var sum3_0 = 0.0;
+    var sum3_1 = 0.0;
+    for (var k = 0u; k < shape.z; k++) {
+        var low0 = vec4<f32>(0.0);
+        var high0 = vec4<f32>(0.0);
+        if has0 {
+            low0 = input(part, base0, 2u * k);
+            high0 = input(part, base0, 2u * k + 1u);
+        }
+        let w0 = weight(part, row0 + k);
+        let l0 = low(w0);
+        let h0 = high(w0);
+        let w1 = weight(part, row1 + k);
+        let l1 = low(w1);
+        let h1 = high(w1);
+        let w2 = weight(part, row2 + k);
+        let l2 = low(w2);
+        let h2 = high(w2);
+        let w3 = weight(part, row3 + k);
+        let l3 = low(w3);
+        let h3 = high(w3);
+        let a0 = subgroupBroadcast(low0, 0u);
+        let b0 = subgroupBroadcast(high0, 0u);
+        sum0_0 = fma(h0.w, b0.w, fma(h0.z, b0.z, fma(h0.y, b0.y, fma(h0.x, b0.x, fma(l0.w, a0.w, fma(l0.z, a0.z, fma(l0.y, a0.y, fma(l0.x, a0.x, sum0_0))))))));
+        sum1_0 = fma(h1.w, b0.w, fma(h1.z, b0.z, fma(h1.y, b0.y, fma(h1.x, b0.x, fma(l1.w, a0.w, fma(l1.z, a0.z, fma(l1.y, a0.y, fma(l1.x, a0.x, sum1_0))))))));
+        sum2_0 = fma(h2.w, b0.w, fma(h2.z, b0.z, fma(h2.y, b0.y, fma(h2.x, b0.x, fma(l2.w, a0.w, fma(l2.z, a0.z, fma(l2.y, a0.y, fma(l2.x, a0.x, sum2_0))))))));
+        sum3_0 = fma(h3.w, b0.w, fma(h3.z, b0.z, fma(h3.y, b0.y, fma(h3.x, b0.x, fma(l3.w, a0.w, fma(l3.z, a0.z, fma(l3.y, a0.y, fma(l3.x, a0.x, sum3_0))))))));
+        let a1 = subgroupBroadcast(low0, 1u);
+        let b1 = subgroupBroadcast(high0, 1u);
+        sum0_1 = fma(h0.w, b1.w, fma(h0.z, b1.z, fma(h0.y, b1.y, fma(h0.x, b1.x, fma(l0.w, a1.w, fma(l0.z, a1.z, fma(l0.y, a1.y, fma(l0.x, a1.x, sum0_1))))))));
+        sum1_1 = fma(h1.w, b1.w, fma(h1.z, b1.z, fma(h1.y, b1.y, fma(h1.x, b1.x, fma(l1.w, a1.w, fma(l1.z, a1.z, fma(l1.y, a1.y, fma(l1.x, a1.x, sum1_1))))))));
+        sum2_1 = fma(h2.w, b1.w, fma(h2.z, b1.z, fma(h2.y, b1.y, fma(h2.x, b1.x, fma(l2.w, a1.w, fma(l2.z, a1.z, fma(l2.y, a1.y, fma(l2.x, a1.x, sum2_1))))))));
+        sum3_1 = fma(h3.w, b1.w, fma(h3.z, b1.z, fma(h3.y, b1.y, fma(h3.x, b1.x, fma(l3.w, a1.w, fma(l3.z, a1.z, fma(l3.y, a1.y, fma(l3.x, a1.x, sum3_1))))))));
+    }
+    for (var t = 0u; t < 2u; t++) {
+        var value0 = vec4<f32>(sum0_0, sum1_0, sum2_0, sum3_0);
+        value0 = select(value0, vec4<f32>(sum0_1, sum1_1, sum2_1, sum3_1), t == 1u);
+        if is_inside && first_token + t <= last_token && first_row + 0u <= last_row {
+            finish(part, first_token + t, place.z + (first_row + 0u) / 4u, value0);
+        }
+    }
+}
