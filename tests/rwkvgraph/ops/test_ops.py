@@ -26,6 +26,8 @@ from tests.rwkvgraph.random_graphs import Sample, samples
 
 Numbers = np.random.Generator
 WIDTHS = [1, 3, 4, 30, 256]
+HEAD = 32
+"""The widest. One of 64 takes llvmpipe ten seconds to compile; those are in the tests of models."""
 Example = Callable[[Numbers, int], TensorOp]
 """Makes an op of rows of the given width, on random numbers."""
 
@@ -159,9 +161,9 @@ EXAMPLES: dict[type[TensorOp], list[Example]] = {
     drawing.Sample: [draws, lambda r, n: draws(r, n, rate=0.0),
                      lambda r, n: draws(r, n, top_k=max(1, n // 2), top_p=1.0, reach=np.inf)],
     Wkv4: [channels],
-    Wkv6: [lambda r, n: constant_heads(r, min(n, 64)),
+    Wkv6: [lambda r, n: constant_heads(r, min(n, HEAD)),
            lambda r, n: constant_heads(r, min(n, 32), is_constant=False)],
-    Wkv7: [lambda r, n: recurrence(r, min(n, 64)), lambda r, n: recurrence(r, min(n, 16), 3, (9, 2))],
+    Wkv7: [lambda r, n: recurrence(r, min(n, HEAD)), lambda r, n: recurrence(r, min(n, 16), 3, (9, 2))],
 }  # fmt: skip
 
 

@@ -40,15 +40,18 @@ def tensors(request: pytest.FixtureRequest) -> dict[str, Array]:
 
 @pytest.mark.parametrize("adapter", ["cpu", pytest.param("0", marks=pytest.mark.gpu)])
 def test_the_table_is_what_numpy_says_of_the_cache(
-    capsys: pytest.CaptureFixture[str], adapter: str, request: pytest.FixtureRequest
+    capsys: pytest.CaptureFixture[str], adapter: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    path = assets.default_model()
     if adapter != "cpu":
         request.getfixturevalue("gpu")
-    code, out, err = inspect(capsys, "--adapter", adapter)
+        path = tmp_path / "model.st"  # every layer's kernels are captured from, and compiled for it
+        save_file(small("v7"), path)
+    code, out, err = inspect(capsys, "--adapter", adapter, "-m", str(path))
     assert code == 0
     assert [line.split()[0] for line in err.splitlines()] == ["model", "adapter", "values"]
     table = rows_of(out)
-    model = Model.load(assets.default_model(), "cpu")
+    model = Model.load(path, "cpu")
     ids = [0, *rg.Tokenizer.load(assets.default_vocab()).encode(PROMPT)]
     _, cache = model.run_with_cache([ids], model.state(), MAIN, "full")
     assert list(table) == list(cache)
