@@ -12,6 +12,10 @@ VENV ?= .venv
 # make test PYTEST_ARGS="-n 2 --dist loadfile" has it too.
 PYTEST_ARGS ?= -n 2 --dist loadfile -m "not slow"
 
+# llvmpipe's compiled shaders: the wheel, the demo and both workers share them, also where there is no home to keep
+# them in. `make clean` forgets them.
+export MESA_SHADER_CACHE_DIR ?= $(abspath $(VENV))/shaders
+
 export DEBIAN_FRONTEND := noninteractive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
