@@ -27,7 +27,7 @@ from tests.rwkvgraph.random_graphs import Sample, samples
 Numbers = np.random.Generator
 WIDTHS = [1, 3, 4, 30, 256]
 HEAD = 32
-"""The widest. One of 64 takes llvmpipe ten seconds to compile; those are in the tests of models."""
+"""The widest. One of 64 takes llvmpipe 5 s or more to compile; those are in the tests of models."""
 Example = Callable[[Numbers, int], TensorOp]
 """Makes an op of rows of the given width, on random numbers."""
 
