@@ -77,12 +77,16 @@ def _agree(passes: Iterable[Pass]) -> bool:
 def _looks_once(passes: Sequence[Pass]) -> bool:
     """Whether no pass reads what an earlier one has written over: a cache may hold what was there.
 
-    Slots are written once in a layer, before anybody reads them. Others are state, or a hook's.
+    Slots are written by one pass, before others read them; state and hooks' buffers by the last to touch them.
     """
+    seen: set[Buffer | Slot] = set()
     written: set[Buffer | Slot] = set()
     for item in passes:
-        if any(buffer in written and isinstance(buffer, Buffer) for buffer in item.buffers):
-            return False
+        for buffer, binding in _bound(item):
+            is_over = buffer in written and isinstance(buffer, Buffer)
+            if is_over or (buffer in seen and isinstance(buffer, Slot) and binding.writable):
+                return False
+        seen |= set(item.buffers)
         written |= {buffer for buffer, binding in _bound(item) if binding.writable}
     return True
 

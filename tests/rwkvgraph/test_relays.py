@@ -10,14 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rwkvgraph import ops, v7
-from rwkvgraph.compiler import compile
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
-from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
-from rwkvgraph.op import Buffer
 from rwkvgraph.runtime import Ahead, Course, steps
 from rwkvgraph.sampler import Sampler
 from rwkvgraph.state import State
@@ -87,26 +83,6 @@ def test_relays_are_for_a_token_alone(model: Model) -> None:
     assert dispatches(model, pair) == len(runner_of(model).program.passes)
     assert dispatches(model, alone) < dispatches(model, pair)
     assert np.abs(both[1][0] - one[0][0]).max() < 1e-4  # logits of about 10 in f32, sums in another order
-
-
-def test_hooks_that_read_what_their_layer_wrote_part_its_relay(model: Model) -> None:
-    seen = Buffer("seen", (model.info.num_emb,))
-    hooks = Hooks()
-
-    @hooks.on(v7.PostAttTimeMix(1))
-    def keep(frame: v7.Frame) -> None:
-        ops.blit(frame.att_x[-1], seen.tensor)
-
-    @hooks.on(v7.PostFfn(1))
-    def add(frame: v7.Frame) -> None:
-        frame.x = frame.x + seen.tensor
-
-    # What a cache holds of `seen` may be from before it was written, so its reader is in another dispatch.
-    program = compile(model.graph, hooks, model.engine.target)
-    for relay in program.relays:
-        uses = [seen in item.buffers for item in relay.passes]
-        assert sum(uses) <= 1
-    assert any(seen in item.buffers for relay in program.relays for item in relay.passes)
 
 
 def test_workgroups_that_do_not_run_at_once_are_found_out_beforehand(gpu: Context) -> None:

@@ -1,0 +1,116 @@
+"""Which passes become a relay, and what holds for each: no device is asked."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from rwkvgraph import ops, v7
+from rwkvgraph.compiler import NAGA, Program, Target, compile
+from rwkvgraph.compiler.plan import Slot
+from rwkvgraph.compiler.program import MEETING, Relay
+from rwkvgraph.compiler.relay import ONE
+from rwkvgraph.graph import Graph
+from rwkvgraph.hooks import Hooks
+from rwkvgraph.model import Model
+from rwkvgraph.op import Buffer
+from rwkvgraph.view import T
+from rwkvgraph_codegen import relay_bytes
+from tests.rwkvgraph.models.synthetic import VERSIONS, synthetic
+
+MIB = 1 << 20
+BROWSER = Target.browser(subgroups=True)
+ROOM = {"max_storage_buffers": 500, "max_workgroup_storage": 49152, "max_storage_binding": 2048 * MIB}
+NVIDIA = replace(BROWSER, dialect=NAGA, lanes=32, resident=128, limits=replace(BROWSER.limits, **ROOM))
+
+
+@cache
+def graph(version: str) -> Graph:
+    return Model.load(synthetic(version=version, layers=3, width=128), device="cpu").graph
+
+
+@cache
+def program(version: str, target: Target = NVIDIA) -> Program:
+    return compile(graph(version), None, target)
+
+
+def legs(relay: Relay) -> list[tuple[set[object], set[object]]]:
+    """What each pass of a relay (reads or writes, writes)."""
+    found: list[tuple[set[object], set[object]]] = []
+    for item in relay.passes:
+        assert item.leg is not None
+        bound = list(zip(item.buffers, item.leg.source.bindings, strict=True))
+        found.append(({buffer for buffer, _ in bound}, {buffer for buffer, own in bound if own.writable}))
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_layer_is_one_relay_and_a_text_serves_the_layers_between(version: str) -> None:
+    compiled = program(version)
+    layers = [relay.passes[0].layer for relay in compiled.relays]
+    assert layers[:3] == [0, 1, 2]
+    for relay in compiled.relays[:3]:
+        assert relay.passes == compiled.passes_of(relay.passes[0].layer)
+        assert relay.buffers[-1] is MEETING
+    longer = Model.load(synthetic(version=version, layers=5, width=128), device="cpu").graph
+    relays = compile(longer, None, NVIDIA).relays
+    assert len({relay.variant.source.text for relay in relays[1:4]}) == 1
+    assert relays[1].variant.table != relays[2].variant.table or version == "v4"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nothing_is_read_that_a_cache_may_have_from_before_it_was_written(version: str) -> None:
+    for relay in program(version).relays:
+        seen: set[object] = set()
+        over: set[object] = set()
+        for touched, written in legs(relay):
+            assert not touched & over
+            for buffer in written & seen:
+                assert not isinstance(buffer, Slot), "a slot of a layer is written once, before it is read"
+                over.add(buffer)
+            seen |= touched
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_workgroup_memory_of_all_legs_fits(version: str) -> None:
+    for relay in program(version).relays:
+        sources = [item.leg.source for item in relay.passes if item.leg]
+        assert relay_bytes(sources) <= NVIDIA.limits.max_workgroup_storage
+    small = replace(NVIDIA, limits=replace(NVIDIA.limits, max_workgroup_storage=20000))
+    whole = [len(relay.passes) for relay in program(version).relays]
+    assert sum(len(relay.passes) for relay in program(version, small).relays) <= sum(whole)
+
+
+def test_without_workgroups_that_run_at_once_there_are_none() -> None:
+    assert not program("v7", replace(NVIDIA, resident=0)).relays
+    assert not program("v7", BROWSER).relays
+
+
+def test_eight_bindings_leave_no_room_for_a_layer() -> None:
+    few = replace(NVIDIA, limits=replace(NVIDIA.limits, max_storage_buffers=8))
+    for relay in program("v7", few).relays:
+        assert len(relay.buffers) <= 8
+
+
+def test_a_relay_runs_for_one_token_of_one_slot() -> None:
+    relay = program("v7").relays[1]
+    assert relay.runs(ONE)
+    assert not relay.runs({**ONE, T: 2})
+
+
+def test_what_a_hook_writes_and_reads_again_parts_a_relay() -> None:
+    seen = Buffer("seen", (128,))
+    hooks = Hooks()
+
+    @hooks.on(v7.PostAttTimeMix(1))
+    def keep(frame: v7.Frame) -> None:
+        ops.blit(frame.att_x[-1], seen.tensor)
+
+    @hooks.on(v7.PostFfn(1))
+    def add(frame: v7.Frame) -> None:
+        frame.x = frame.x + seen.tensor
+
+    compiled = compile(graph("v7"), hooks, NVIDIA)
+    uses = [sum(seen in touched for touched, _ in legs(relay)) for relay in compiled.relays]
+    assert max(uses) == 1
+    assert sum(len(relay.passes) for relay in compiled.relays) >= len(compiled.passes) - 6
