@@ -77,7 +77,7 @@ def _agree(passes: Iterable[Pass]) -> bool:
 def _looks_once(passes: Sequence[Pass]) -> bool:
     """Whether no pass reads what an earlier one has written over: a cache may hold what was there.
 
-    Slots are written by one pass, before others read them; state and hooks' buffers by the last to touch them.
+    Slots are written by one pass, before others read them; state and hooks' buffers by the last that does.
     """
     seen: set[Buffer | Slot] = set()
     written: set[Buffer | Slot] = set()
