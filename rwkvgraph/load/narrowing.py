@@ -6,8 +6,8 @@ import numpy as np
 
 from rwkvgraph.op import Array
 
-TOGETHER = 1 << 15
-"""Numbers looked at together: they stay in the cache while they are."""
+TOGETHER = 1 << 17
+"""Numbers looked at together: few enough for a core's cache, many enough that threads do not meet often."""
 
 SIGN = np.uint16(0x8000)
 LOWEST = np.uint16(112 << 7)

@@ -14,8 +14,8 @@ from rwkvgraph.load.reader import Reader
 from rwkvgraph.models.arena import Arena, Upload
 from rwkvgraph.op import Array, Buffer
 
-PIECE_BYTES = 8 << 20
-"""Most bytes of a weight tensor, as float32, that a thread has in hand."""
+PIECE_BYTES = 4 << 20
+"""Most bytes of a weight tensor, as float32, that a thread has in hand. Larger ones only take more memory."""
 MOST_THREADS = 4
 """One alone reads 1 GB/s of bfloat16 or 2 of float16, on 2 busy cores of an AMD EPYC; devices take more."""
 

@@ -23,7 +23,7 @@ from tests.rwkvgraph.models.synthetic import write_synthetic
 LARGE = os.environ.get("RWKVGRAPH_TEST_LARGE") == "1"
 MOST_MB = 150
 """What loading may hold besides the device's memory, whatever the model: 64 MB of the mapped file, for each
-of a few threads 8 MB and what they are converted to, 2 × 8 MB on their way to the device."""
+of a few threads 4 MB and what they are converted to, 2 × 8 MB on their way to the device."""
 
 
 @pytest.fixture
