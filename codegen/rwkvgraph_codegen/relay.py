@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rwkvgraph_codegen.binding import Binding
 from rwkvgraph_codegen.kernel import prelude
@@ -105,6 +106,12 @@ def relay(label: str, legs: Sequence[Leg], bindings: Sequence[Binding], threads:
 
     Raises ValueError for legs with different engines.
     """
+    return _relay(label, tuple(legs), tuple(bindings), threads)
+
+
+@lru_cache(maxsize=256)
+def _relay(label: str, legs: tuple[Leg, ...], bindings: tuple[Binding, ...], threads: int) -> Source:
+    """As `relay`; the layers between the first and the last of a model ask for the same."""
     meeting = Binding(len(bindings) + 1, "u32", True, False, is_atomic=True)
     every = (*bindings, meeting)
     names, shared, starts = [item.name for item in every], _shared(legs), starts_of(legs)

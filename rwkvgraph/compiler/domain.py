@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rwkvgraph.errors import ShapeError
 from rwkvgraph.op import BEFORE, Buffer, DType, Map, Role, Row, Tensor, TensorOp
@@ -112,9 +113,17 @@ def strides_of(tensor: Tensor, op: TensorOp, name: str, domain: Domain) -> Strid
     """
     moved = isinstance(op, Map) and name in op.rows()
     updated = name in op.updates() if name else False
-    view = tensor.view
-    shape = op.shape
-    if moved or (updated and view.shape != shape):
+    own_rows = moved or (updated and tensor.view.shape != op.shape)
+    return _strides(tensor.view, op.shape, own_rows, domain.middle, domain.inner)
+
+
+@lru_cache(maxsize=1 << 14)
+def _strides(view: View, shape: Shape, own_rows: bool, middle: int, elements: int) -> Strides:
+    """Where the elements of a view lie, repeated to a shape unless its rows are its own.
+
+    Kept, as all layers of a model ask the same, each several times: most of what fusing took.
+    """
+    if own_rows:
         leading, inner = view.strides[0], View(view.shape[1:], view.strides[1:])
         inner_shape = shape[1:]
     else:
@@ -123,7 +132,7 @@ def strides_of(tensor: Tensor, op: TensorOp, name: str, domain: Domain) -> Strid
         leading = 0 if is_row or not shape else view.strides[0]
         inner = View(view.shape, view.strides) if is_row else View(view.shape[1:], view.strides[1:])
         inner_shape = shape if is_row else shape[1:]
-    dense = inner.broadcast(inner_shape).reshape((domain.middle, domain.inner))
+    dense = inner.broadcast(inner_shape).reshape((middle, elements))
     return Strides(view.offset, leading, dense.strides[0], dense.strides[1])
 
 
