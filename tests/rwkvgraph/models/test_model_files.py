@@ -43,10 +43,10 @@ def refuse(tensors: Mapping[str, Array], folder: Path) -> str:
     """The one line that a file of these tensors is refused with."""
     path = folder / "bad.st"
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
-    started = time.perf_counter()
+    started = time.process_time()  # not by the clock: other work on the machine would count
     with pytest.raises(LoadError) as caught:
         Model.load(path, "cpu")
-    assert time.perf_counter() - started < MOST_SECONDS
+    assert time.process_time() - started < MOST_SECONDS
     line = str(caught.value)
     assert line.isprintable()
     assert "bad.st" in line
