@@ -139,7 +139,7 @@ class Decoder:
         """Wait for what was sent: (rows, HISTORY), the token of draw n in column n % HISTORY."""
         with self.program.context.lock:
             flat = self._ids[spare].read(ticket)
-        self.program.meeting.check(flat[self._nbytes :])
+        self.program.check_met(flat[self._nbytes :])
         return flat[: self._nbytes].view(np.uint32).reshape(len(self.slots), HISTORY)
 
     def logits(self, row: int) -> Array:

@@ -32,6 +32,7 @@ class Meeting:
     def __init__(self, context: Context, relays: tuple[Relay, ...]) -> None:
         self._context = context
         self._proven: dict[str, bool] = {}
+        self._has_relays = bool(relays)
         most = max((len(relay.variant.table) for relay in relays), default=0)
         self.words = MEETING_WORDS
         self.gpu: GPUBuffer = context.buffer(MEETING_WORDS * 4, "meeting")
@@ -57,23 +58,26 @@ class Meeting:
         record.end()
         context.submit([encoder.finish()])
         words = download(context, self.gpu, 0, self.words * 4).view(np.uint32)
-        if words[LATE]:
+        met = not words[LATE] and not words[0] % step.grid[0]
+        if not met:
             self._begin_again()
-        return not words[LATE] and not words[0] % step.grid[0]
+        return met
 
     def _begin_again(self) -> None:
         self._context.queue.write_buffer(self.gpu, 0, np.zeros(self.words, np.uint32))
 
     def record(self, encoder: GPUCommandEncoder, readback: Readback, at: int) -> None:
-        """Copy to byte `at` of a readback what `check` looks at."""
+        """Copy to byte `at` of a readback what `check` looks at; nothing where there are no relays."""
+        if not self._has_relays:
+            return
         readback.record(encoder, self.gpu, LATE * 4, LATE_BYTES, at)
 
     def check(self, late: Array) -> None:
         """Raise DeviceError if a workgroup gave up: what came of that run, and its states, are wrong.
 
-        Relays are not used again.
+        No relay is proven any more.
         """
-        if late.view(np.uint32)[0]:
+        if self._has_relays and late.view(np.uint32)[0]:
             self._proven = dict.fromkeys(self._proven, False)
             self._begin_again()
             raise DeviceError(

@@ -16,6 +16,7 @@ from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.compiler.plan import ELEMENT, Slot
 from rwkvgraph.compiler.program import MEETING, Pass, Program, Relay, Variant
+from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.compiling import Kernel, shader_of, shaders_of
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
@@ -127,11 +128,19 @@ class Runner:
             buffer.used(memory)
         if readback is not None:
             flat = readback.read(self._ticket, nbytes + LATE_BYTES)
-            self.meeting.check(flat[nbytes:])
+            self.check_met(flat[nbytes:])
             return self._rows(flat[:nbytes], rows_out)
         if before is not None:
             self.context.wait(before)  # at most two runs are in flight, so staging memory stays bounded
         return None
+
+    def check_met(self, late: Array) -> None:
+        """Raise DeviceError if workgroups waited in vain; from then on every pass is a dispatch."""
+        try:
+            self.meeting.check(late)
+        except DeviceError:
+            self._steps.clear()
+            raise
 
     def fetch(self, buffer: Buffer, rows: int) -> Array:
         """The first rows of another output than the program's own, after a run."""

@@ -100,7 +100,8 @@ def test_workgroups_that_do_not_run_at_once_are_found_out_beforehand(gpu: Contex
 
 def test_a_wait_in_vain_is_an_error_and_relays_are_given_up(relaying: Context) -> None:
     model = Model.load(synthetic(layers=1, width=64, version="v7"), relaying)
-    (before,) = one_by_one(model, model.state(), PROMPT[:1])
+    other = model.state()
+    (before,) = one_by_one(model, other, PROMPT[:1])
     meeting = runner_of(model).meeting
     relaying.queue.write_buffer(meeting.gpu, LATE * 4, np.ones(1, np.uint32))
     with pytest.raises(DeviceError, match="waited for each other in vain") as error:
@@ -110,6 +111,10 @@ def test_a_wait_in_vain_is_an_error_and_relays_are_given_up(relaying: Context) -
     (after,) = one_by_one(model, state, PROMPT[:1])
     assert np.abs(after - before).max() < 1e-4
     assert dispatches(model, state) == len(runner_of(model).program.passes)
+    other.clear_all()  # what was ready for it had relays
+    (after,) = one_by_one(model, other, PROMPT[:1])
+    assert np.abs(after - before).max() < 1e-4
+    assert dispatches(model, other) == len(runner_of(model).program.passes)
 
 
 def test_steps_ahead_run_in_relays_and_draw_the_same_again(model: Model) -> None:
