@@ -24,8 +24,9 @@ from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, Memories, memory_for, 
 from rwkvgraph.gpu.native import Step
 from rwkvgraph.gpu.relays import LATE_BYTES, Meeting
 from rwkvgraph.gpu.transfer import Readback, download
+from rwkvgraph.gpu.uniforms import Uniforms
 from rwkvgraph.op import Array, Buffer, Role
-from rwkvgraph.view import Dim, E, O, Sizes, T, resolve, round_up, row_width
+from rwkvgraph.view import Dim, E, O, Sizes, T, resolve, row_width
 
 AHEAD = 24
 """Passes in a submission. The device starts with the first ones while the others are still being recorded."""
@@ -73,7 +74,7 @@ class Runner:
         self._resident = resident
         self._users: dict[Buffer, AnyMemory] = {}
         self.meeting = Meeting(context, program.relays)
-        self._table = _Table(program, context, self.meeting.trial_words)
+        self._table = Uniforms(program, context, self.meeting.trial_words)
         self._capacity: dict[Dim, int] = {}
         self._is_made = False
         rows = {slot.rows for slot in program.plan.slots} | {item.shape[0] for item in self._runs_own()}
@@ -340,60 +341,3 @@ def dims_of(program: Program) -> tuple[Dim, ...]:
         found |= {variant.grid.items.size, variant.grid.deep.size}
         found |= {amount.size for row in variant.table for amount in row}
     return tuple(sorted((dim for dim in found if dim is not None), key=lambda dim: dim.name))
-
-
-def _keyed(program: Program) -> Iterator[tuple[tuple[int | str, int], Variant]]:
-    """Every kernel of a program, by its pass and number, or as a relay's."""
-    for index, item in enumerate(program.passes):
-        for number, variant in enumerate(item.variants):
-            yield (index, number), variant
-    for number, relay in enumerate(program.relays):
-        yield ("relay", number), relay.variant
-
-
-class _Table:
-    """The uniform of every variant of every pass, one buffer, rewritten when the sizes of a run change."""
-
-    def __init__(self, program: Program, context: Context, trial: Sequence[int]) -> None:
-        self._context = context
-        self._align = context.target.limits.uniform_alignment
-        self._offsets: dict[tuple[int | str, int], int] = {}
-        words: list[int] = []
-        moving: list[tuple[int, int, int, Dim]] = []
-        for key, variant in _keyed(program):
-            words += [0] * (round_up(len(words), self._align // 4) - len(words))
-            self._offsets[key] = len(words) * 4
-            for amount in (amount for row in variant.table for amount in row):
-                if amount.size is not None:
-                    moving.append((len(words), amount.factor, amount.constant, amount.size))
-                words.append(amount.constant & 0xFFFFFFFF)
-            words += [0] * (self.bytes_of(variant) // 4 - len(variant.table) * 4)
-        words += [0] * (round_up(len(words), self._align // 4) - len(words))
-        self.trial = len(words) * 4
-        words += trial
-        self._words = np.array(words, np.uint32)
-        self._moving = moving
-        self._at = np.array([entry[0] for entry in moving], np.int64)
-        self._factor = np.array([entry[1] for entry in moving], np.int64)
-        self._constant = np.array([entry[2] for entry in moving], np.int64)
-        self._key: Any = None
-        self.gpu = context.buffer(max(len(words) * 4, 16), "uniforms", "uniform")
-
-    def offset(self, index: int | str, variant: int) -> int:
-        """Where a variant's uniform starts, in bytes."""
-        return self._offsets[index, variant]
-
-    def bytes_of(self, variant: Variant) -> int:
-        """Size of a variant's uniform: `size` and at least one row of the table."""
-        return max(2, len(variant.table)) * 16
-
-    def write(self, sizes: Sizes, key: Any) -> None:
-        """Fill the table in for a run, unless it is as the last one."""
-        if key == self._key:
-            return
-        if self._moving:
-            size = np.array([sizes.get(entry[3], 0) for entry in self._moving], np.int64)
-            self._words[self._at] = (self._constant + self._factor * size).astype(np.uint64) & 0xFFFFFFFF
-        with faults("writing uniforms"):
-            self._context.queue.write_buffer(self.gpu, 0, self._words)
-        self._key = key
