@@ -12,6 +12,7 @@ from rwkvgraph_codegen.head import HeadRule as HeadRule
 from rwkvgraph_codegen.head import ScanRule as ScanRule
 from rwkvgraph_codegen.head import head_text as head_text
 from rwkvgraph_codegen.head import scan_text as scan_text
+from rwkvgraph_codegen.held import hold as hold
 from rwkvgraph_codegen.kernel import Phase as Phase
 from rwkvgraph_codegen.kernel import Sum as Sum
 from rwkvgraph_codegen.kernel import map_kernel as map_kernel

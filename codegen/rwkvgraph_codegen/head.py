@@ -42,7 +42,7 @@ class Head:
 
     lanes: columns a thread (4 or 1). shares: threads for the rows of a column.
     A subgroup form (`is_subgroup`) has one subgroup of 8 threads a workgroup, with `columns / 8` lanes each.
-    is_wide: subgroups have at least 16 threads.
+    is_wide: subgroups have at least 16 threads. is_single: there is one token, which all shares prepare.
     """
 
     size: int
@@ -51,6 +51,12 @@ class Head:
     subgroups: bool
     is_subgroup: bool = False
     is_wide: bool = False
+    is_single: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go round through workgroup memory at a time."""
+        return 1 if self.is_single else self.shares
 
     @property
     def columns(self) -> int:
@@ -68,11 +74,11 @@ class Head:
         return [f"i2_{q}" for q in range(self.columns // 8)] if self.is_subgroup else ["i2"]
 
     def memory(self, sums: int) -> int:
-        """Bytes of workgroup memory: six numbers a row for each share, `sums` and two lanes a thread."""
+        """Bytes of workgroup memory: six numbers a row for each token, `sums` and two lanes a thread."""
         if self.is_subgroup:
             return 0
         exchanged = 0 if self.swaps else 2 * self.lanes * self.threads
-        return 4 * (6 * self.shares * self.size + sums * self.threads + exchanged)
+        return 4 * (6 * self.tokens * self.size + sums * self.threads + exchanged)
 
     @property
     def swaps(self) -> bool:
@@ -138,7 +144,7 @@ def _workgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> d
     sizes: dict[str, object] = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
     sizes |= {"threads": head.threads, "each": head.each, "turn": "1u" if rule.look else "token % 2u"}
     texts = {"shared": _shared(head, rule, taken), "sum_shares": _sum_shares(head)}
-    return {**_indented(lines), **sizes, **texts, **_reductions(head)}
+    return {**_indented(lines, head.is_single), **sizes, **texts, **_reductions(head)}
 
 
 def _taken(rule: HeadRule, inputs: Lanes) -> list[str]:
@@ -149,16 +155,20 @@ def _taken(rule: HeadRule, inputs: Lanes) -> list[str]:
 
 def _shared(head: Head, rule: HeadRule, taken: Sequence[str]) -> str:
     """What else of the tokens goes round through workgroup memory."""
-    count = f"{head.shares} * {head.columns}"
+    count = f"{head.tokens} * {head.columns}"
     lines = [f"var<workgroup> columns_{name}: array<V, {count}>;" for name in taken]
     if rule.look:
-        lines.append(f"var<workgroup> looks: array<f32, {head.shares} * {head.size}>;")
+        lines.append(f"var<workgroup> looks: array<f32, {head.tokens} * {head.size}>;")
     return "\n".join(lines)
 
 
-def _indented(lines: Mapping[str, list[str]]) -> dict[str, object]:
+def _indented(lines: Mapping[str, list[str]], is_flat: bool = False) -> dict[str, object]:
+    """The lines of each hole, as deep as the template has it. is_flat: in one without loops."""
     depth = {"load": 1, "store": 1, "step": 2, "hand_out": 2, "take": 3, "look": 3, "update": 3}
-    return {name: "\n".join("    " * depth[name] + line for line in part) for name, part in lines.items()}
+    return {
+        name: "\n".join("    " * (1 if is_flat else depth[name]) + line for line in part)
+        for name, part in lines.items()
+    }
 
 
 def _subgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> dict[str, object]:
@@ -209,13 +219,18 @@ def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str], taken: Seque
     lines = [f"let n{at} = {_filled(number, names)};" for at, number in enumerate(rule.numbers)]
     if rule.look:
         lines.append(f"let look = {_filled(rule.look, names)};")
+    own = "token" if head.is_single else "share"
+    writes = []
     for index in range(head.lanes):
         part = f".{'xyzw'[index]}" if head.lanes == 4 else ""
-        row = f"share * {head.size}u + i2 * {head.lanes}u + {index}u"
-        lines.append(f"numbers[{row}] = vec4<f32>({', '.join(f'n{at}{part}' for at in range(4))});")
+        row = f"{own} * {head.size}u + i2 * {head.lanes}u + {index}u"
+        writes.append(f"numbers[{row}] = vec4<f32>({', '.join(f'n{at}{part}' for at in range(4))});")
         if rule.look:
-            lines.append(f"looks[{row}] = look{part};")
-    return lines + [f"columns_{name}[share * {head.columns}u + i2] = {names[name]};" for name in taken]
+            writes.append(f"looks[{row}] = look{part};")
+    writes += [f"columns_{name}[{own} * {head.columns}u + i2] = {names[name]};" for name in taken]
+    if head.is_single:
+        writes = ["if is_mine {", *(f"    {line}" for line in writes), "}"]
+    return lines + writes
 
 
 def _sum_shares(head: Head) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 
 from rwkvgraph_codegen.dialect import Dialect
+from rwkvgraph_codegen.held import Held, hold, replaced
 from rwkvgraph_codegen.source import LOWEST, Parts, Source, assemble, fill
-from rwkvgraph_codegen.statement import Statement, block
+from rwkvgraph_codegen.statement import Load, Statement, block
 
 MAP_THREADS = 64
 LOWEST_LANES = f"vec4<f32>({LOWEST})"
@@ -38,9 +40,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let i0 = row / here.size.y;
     let i1 = row % here.size.y;
     let n = f32(here.size.z);
-$phases
+$ahead$phases
     if is_inside {
-        for (var i2 = thread; i2 < here.size.w; i2 += ${threads}u) {
+$held        for (var i2 = thread$behind; i2 < here.size.w; i2 += ${threads}u) {
 $body
         }
     }
@@ -48,7 +50,7 @@ $body
 """
 
 _PHASE = """    var $partial = $start;
-    for (var i2 = thread; i2 < here.size.w; i2 += ${threads}u) {
+$held    for (var i2 = thread$behind; i2 < here.size.w; i2 += ${threads}u) {
 $body
 $gather
     }
@@ -81,17 +83,34 @@ def map_kernel(
 
 
 def row_kernel(
-    label: str, parts: Parts, phases: list[Phase], body: list[Statement], threads: int, dialect: Dialect
+    label: str,
+    parts: Parts,
+    phases: list[Phase],
+    body: list[Statement],
+    threads: int,
+    dialect: Dialect,
+    held: int = 0,
 ) -> Source:
     """A kernel of one workgroup a row.
 
-    The phases' reductions one after another, then `body` at every lane.
+    The phases' reductions one after another, then `body` at every lane. held: lanes of each thread that are
+    loaded before all of that, for a single row; the others follow in a loop.
     """
     statements = tuple(item for phase in phases for item in phase.statements) + tuple(body)
     wide = parts.lanes == 4
-    texts = "\n".join(_phase(index, phase, threads, parts) for index, phase in enumerate(phases))
+    lanes = _Lanes(threads, held, hold(statements) if held else None)
+    texts = "\n".join(_phase(index, phase, lanes, parts) for index, phase in enumerate(phases))
     inputs = ",\n        @builtin(subgroup_size) subgroup: u32" if parts.subgroups else ""
-    main = fill(_ROW, threads=threads, phases=texts, body=block(body, 3), subgroup_inputs=inputs)
+    main = fill(
+        _ROW,
+        threads=threads,
+        phases=texts,
+        body=block(body, 3),
+        subgroup_inputs=inputs,
+        ahead=lanes.ahead(),
+        held=lanes.each(body, [], 2),
+        behind=lanes.behind,
+    )
     helpers = [reduction(kind, threads, parts.subgroups) for kind in sorted(_kinds(phases))]
     if wide:
         helpers.append(prelude("lanes.wgsl"))
@@ -129,7 +148,50 @@ def _kinds(phases: list[Phase]) -> set[str]:
     return {item.combine for phase in phases for item in phase.sums}
 
 
-def _phase(index: int, phase: Phase, threads: int, parts: Parts) -> str:
+@dataclass(frozen=True)
+class _Lanes:
+    """The lanes of a thread that are held, `count` of them, each `threads` from the one before."""
+
+    threads: int
+    count: int
+    held: Held | None
+
+    @property
+    def behind(self) -> str:
+        """What the first lane that is not held is behind the thread's number."""
+        return f" + {self.threads * self.count}u" if self.count else ""
+
+    def ahead(self) -> str:
+        """The lines that load what is held; lanes behind the row's end repeat its last."""
+        if self.held is None:
+            return ""
+        lines = [item.text() for item in self.held.common]
+        for lane in range(self.count):
+            place = f"thread + {self.threads * lane}u" if lane else "thread"
+            lines += [f"let at{lane} = {place};", f"let lane{lane} = min(at{lane}, here.size.w - 1u);"]
+        for lane in range(self.count):
+            lines += [item.text() for item in self.held.lane(f"lane{lane}", f"_{lane}")]
+        return "\n".join(f"    {line}" for line in lines) + "\n"
+
+    def each(self, statements: Sequence[Statement], then: Sequence[str], depth: int) -> str:
+        """Statements for every lane that is held, and lines after them."""
+        if self.held is None:
+            return ""
+        pad, lines = "    " * depth, []
+        for lane in range(self.count):
+            rest = self.held.rest(statements, f"_{lane}")
+            new = {
+                item.name: self.held.name(item.name, f"_{lane}")
+                for item in statements
+                if isinstance(item, Load)
+            }
+            lines += [f"{pad}if at{lane} < here.size.w {{", f"{pad}    let i2 = at{lane};"]
+            lines += [f"{pad}    {item.text()}" for item in rest]
+            lines += [f"{pad}    {replaced(line.strip(), new)}" for line in then] + [f"{pad}}}"]
+        return "\n".join(lines) + "\n"
+
+
+def _phase(index: int, phase: Phase, lanes: _Lanes, parts: Parts) -> str:
     partial, result = f"partial{index}", f"sums{index}"
     add = phase.sums[0].combine == "+"
     fold = ("add_lanes" if add else "max_lanes") if parts.lanes == 4 else ""
@@ -142,8 +204,9 @@ def _phase(index: int, phase: Phase, threads: int, parts: Parts) -> str:
         )
     call = f"reduce_{'add' if add else 'max'}(thread, {partial}" + (", subgroup)" if parts.subgroups else ")")
     text = fill(
-        _PHASE, partial=partial, result=result, threads=threads, reduce=call, gather="\n".join(gather),
+        _PHASE, partial=partial, result=result, threads=lanes.threads, reduce=call, gather="\n".join(gather),
         start="vec4<f32>(0.0)" if add else LOWEST_LANES, body=block(list(phase.statements), 2),
+        held=lanes.each(phase.statements, gather, 1), behind=lanes.behind,
     )  # fmt: skip
     lets = [f"    let {item.name} = {result}.{'xyzw'[place]};" for place, item in enumerate(phase.sums)]
     return "\n".join([text, *lets])

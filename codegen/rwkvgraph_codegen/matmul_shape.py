@@ -25,7 +25,8 @@ class Shape:
     """How a kernel cuts the work.
 
     Its family, threads a workgroup, matrix rows and tokens of a thread or workgroup.
-    family "split": the threads of a workgroup share the columns of `rows` rows and `tokens` tokens.
+    family "split": the threads of a workgroup, or of each of its `teams`, share the columns of `rows` rows and
+    `tokens` tokens.
     family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
     family "team": a workgroup is several `teams`, which share the columns of one tile; each is a rectangle of
     threads, `wide` along the rows, each with `rows` by `tokens` sums. Workgroup memory holds a step of
@@ -57,7 +58,7 @@ class Shape:
     @property
     def group_rows(self) -> int:
         """Matrix rows of a workgroup."""
-        threads = {"split": 1, "share": 1, "lanes": self.threads, "team": self.wide}
+        threads = {"split": self.teams, "share": 1, "lanes": self.threads, "team": self.wide}
         return self.rows * threads[self.family]
 
     @property
@@ -79,7 +80,10 @@ def flaw(shape: Shape) -> str | None:
         return "rows are a multiple of 4"
     match shape.family:
         case "split":
-            return "threads are a power of two" if shape.threads & (shape.threads - 1) else None
+            sizes = (shape.threads, shape.teams)
+            if any(size & (size - 1) for size in sizes) or shape.teams > shape.threads:
+                return "threads and teams are powers of two, teams at most as many as threads"
+            return None
         case "lanes":
             return "threads are a multiple of 8" if shape.threads % 8 else None
         case "team":

@@ -1,4 +1,7 @@
-"""The matrix product for few tokens: the threads of a workgroup share the columns of a few rows."""
+"""The matrix product for few tokens: the threads of a workgroup share the columns of a few rows.
+
+In several teams they are, where columns are few, each with rows of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,33 @@ from rwkvgraph_codegen.source import fill
 
 
 def split(shape: Shape, subgroups: bool) -> str:
-    """Each thread sums every `threads`-th block of columns; the workgroup adds the sums up."""
+    """Each thread sums every so many-th block of columns; the workgroup adds the sums up."""
     rows, tokens, threads = shape.rows, shape.tokens, shape.threads
     groups = rows // 4
     results = groups * tokens
     inputs = ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32"
     out = [f"var<workgroup> partials: array<vec4<f32>, {threads * results}>;"]
     out.append(fill(HEAD, threads=threads, inputs=inputs if subgroups else ""))
-    out.append(f"    let first_row = (unit - shape.x) * {rows}u;\n    let first_token = group.x * {tokens}u;")
+    out.append(f"    let first_token = group.x * {tokens}u;")
+    if shape.teams == 1:
+        out.append(f"    let first_row = (unit - shape.x) * {rows}u;")
+    else:
+        out.append(f"    let team = thread / {threads // shape.teams}u;")
+        out.append(f"    let mine = thread % {threads // shape.teams}u;")
+        out.append(f"    let first_row = ((unit - shape.x) * {shape.teams}u + team) * {rows}u;")
     out += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]
     out += [
         f"    let base{t} = (source.x + min(first_token + {t}u, last_token) * source.y) / 4u;"
         for t in range(tokens)
     ]
     out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
-    out.append(f"    for (var k = thread; k < shape.z; k += {threads}u) {{")
+    own = "thread" if shape.teams == 1 else "mine"
+    out.append(f"    for (var k = {own}; k < shape.z; k += {threads // shape.teams}u) {{")
     out += [*_loads(shape), *_sums(shape), "    }"]
-    out += _reduce_subgroups(shape) if subgroups else _reduce_tree(shape)
+    if subgroups:
+        out += _reduce_subgroups(shape) if shape.teams == 1 else _reduce_teams(shape)
+    else:
+        out += _reduce_tree(shape)
     return "\n".join(out) + "\n}"
 
 
@@ -65,11 +78,50 @@ def _reduce_subgroups(shape: Shape) -> list[str]:
     return lines
 
 
+def _reduce_teams(shape: Shape) -> list[str]:
+    """Within as many threads as are both in a team and in a subgroup; then over those of a team."""
+    groups, tokens, each = shape.rows // 4, shape.tokens, shape.threads // shape.teams
+    results = groups * tokens
+    pairs = [(t, q) for t in range(tokens) for q in range(groups)]
+    lines = [f"    var s{t}_{q} = {four(q, t)};" for t, q in pairs]
+    for step in (1 << bit for bit in range(each.bit_length() - 1)):
+        # A swap reaches no further than the subgroup, so beyond that it counts for nothing.
+        for t, q in pairs:
+            swapped = f"subgroupShuffleXor(s{t}_{q}, {step}u)"
+            lines.append(f"    s{t}_{q} += select(vec4<f32>(0.0), {swapped}, {step}u < subgroup);")
+    lines += [f"    let width = min(subgroup, {each}u);", "    if mine % width == 0u {"]
+    lines += [
+        f"        partials[thread / width * {results}u + {t * groups + q}u] = s{t}_{q};" for t, q in pairs
+    ]
+    lines += [
+        "    }",
+        "    workgroupBarrier();",
+        f"    for (var item = thread; item < {results * shape.teams}u; item += {shape.threads}u) {{",
+        "        var total = vec4<f32>(0.0);",
+        f"        for (var s = 0u; s < {each}u / width; s++) {{",
+        f"            total += partials[(item / {results}u * ({each}u / width) + s) * {results}u + item % {results}u];",
+        "        }",
+        *_finish(shape, "total"),
+        "    }",
+    ]
+    return lines
+
+
 def _finish(shape: Shape, value: str) -> list[str]:
-    groups = shape.rows // 4
+    groups, results = shape.rows // 4, shape.rows // 4 * shape.tokens
+    if shape.teams == 1:
+        place = [
+            f"        let row = first_row + item % {groups}u * 4u;",
+            f"        let token = first_token + item / {groups}u;",
+        ]
+    else:
+        place = [
+            f"        let first = ((unit - shape.x) * {shape.teams}u + item / {results}u) * {shape.rows}u;",
+            f"        let row = first + item % {groups}u * 4u;",
+            f"        let token = first_token + item % {results}u / {groups}u;",
+        ]
     return [
-        f"        let row = first_row + item % {groups}u * 4u;",
-        f"        let token = first_token + item / {groups}u;",
+        *place,
         "        if is_inside && row <= last_row && token <= last_token {",
         f"            finish(part, token, place.z + row / 4u, {value});",
         "        }",
@@ -78,7 +130,8 @@ def _finish(shape: Shape, value: str) -> list[str]:
 
 def _reduce_tree(shape: Shape) -> list[str]:
     groups, tokens, threads = shape.rows // 4, shape.tokens, shape.threads
-    results = groups * tokens
+    results, each = groups * tokens, threads // shape.teams
+    own = "thread" if shape.teams == 1 else "mine"
     lines = [
         f"    partials[{(t * groups + q) * threads}u + thread] = {four(q, t)};"
         for t in range(tokens)
@@ -86,8 +139,8 @@ def _reduce_tree(shape: Shape) -> list[str]:
     ]
     lines += [
         "    workgroupBarrier();",
-        f"    for (var step = {threads // 2}u; step > 0u; step /= 2u) {{",
-        "        if thread < step {",
+        f"    for (var step = {each // 2}u; step > 0u; step /= 2u) {{",
+        f"        if {own} < step {{",
     ]
     lines += [
         f"            partials[{p * threads}u + thread] += partials[{p * threads}u + thread + step];"
@@ -97,8 +150,13 @@ def _reduce_tree(shape: Shape) -> list[str]:
         "        }",
         "        workgroupBarrier();",
         "    }",
-        f"    for (var item = thread; item < {results}u; item += {threads}u) {{",
-        *_finish(shape, f"partials[item * {threads}u]"),
+        f"    for (var item = thread; item < {results * shape.teams}u; item += {threads}u) {{",
+        *_finish(
+            shape,
+            f"partials[item * {threads}u]"
+            if shape.teams == 1
+            else f"partials[item % {results}u * {threads}u + item / {results}u * {each}u]",
+        ),
         "    }",
     ]
     return lines

@@ -112,11 +112,12 @@ class Run:
         once = self._seconds(self._prepared(shape, len(self._copies))) / len(self._copies)
         repeats = max(1, min(MOST_REPEATS, int(ROUND_SECONDS / max(once, 1e-9))))
         prepared = self._prepared(shape, repeats)
-        return collect(self._taken(prepared, repeats), rounds)
+        return collect(self._taken(prepared), rounds).over(repeats)
 
-    def _taken(self, prepared: Prepared, repeats: int) -> Iterator[float]:
+    def _taken(self, prepared: Prepared) -> Iterator[float]:
+        """Of all repeats together: how long a warm-up takes is counted by it."""
         while True:
-            yield self._seconds(prepared) / repeats
+            yield self._seconds(prepared)
 
     def _seconds(self, prepared: Prepared) -> float:
         """Of a submission, from when it is handed over."""

@@ -90,28 +90,48 @@ def _lower_map(group: Group, plan: Plan, target: Target) -> Pass:
     made = _pass(group, writer, source, Grid(items, MAP_THREADS), domain)
     threads = tuning_for(target).share.threads
     source = map_kernel(group.label, _parts(writer), scope.statements, target.dialect, threads)
-    return _with_leg(made, source, Grid(items, threads), target)
+    return _with_leg(made, Variant(source, made.variants[0].table, Grid(items, threads), 1), target)
 
 
 def _lower_row(group: Group, plan: Plan, target: Target) -> Pass:
-    domain = _domain(group)
-    writer = Writer(group, plan.places, domain)
-    threads = tuning_for(target).row_threads
-    if target.kind == "cpu" and domain.count > threads * MOST_TURNS:
+    domain, tuning = _domain(group), tuning_for(target)
+    if target.kind == "cpu" and domain.count > tuning.row_threads * MOST_TURNS:
         raise CompileError(f"{group.label} reduces rows of {domain.inner}, more than a software adapter can")
-    phases = _phases(writer, group)
-    scope = _stores(writer, group.ops)
-    parts = _parts(writer, subgroups=target.subgroups)
-    source = row_kernel(group.label, parts, phases, scope.statements, threads, target.dialect)
     grid = Grid(Amount.of(domain.rows).times(domain.middle))
-    return _with_leg(_pass(group, writer, source, grid, domain), source, grid, target)
+    writer, source = _row(group, plan, domain, target, tuning.row_threads)
+    made = _pass(group, writer, source, grid, domain)
+    if target.kind == "cpu" and not target.resident:
+        return made
+    if target.kind == "gpu":
+        threads = min(tuning.single_threads, target.limits.max_workgroup_invocations)
+        single = _single_row(group, plan, domain, target, threads)
+        made = replace(made, variants=(single, *made.variants))
+    return _with_leg(made, _single_row(group, plan, domain, target, tuning.share.threads), target)
+
+
+def _row(
+    group: Group, plan: Plan, domain: Domain, target: Target, threads: int, held: int = 0
+) -> tuple[Writer, Source]:
+    """The kernel of a workgroup a row. held: lanes that a thread loads ahead, for a single row."""
+    writer = Writer(group, plan.places, domain, is_single=bool(held))
+    phases = _phases(writer, group)
+    statements = _stores(writer, group.ops).statements
+    parts = _parts(writer, subgroups=target.subgroups)
+    return writer, row_kernel(group.label, parts, phases, statements, threads, target.dialect, held)
+
+
+def _single_row(group: Group, plan: Plan, domain: Domain, target: Target, threads: int) -> Variant:
+    """The kernel for runs of one row."""
+    writer, source = _row(group, plan, domain, target, threads, tuning_for(target).held)
+    grid = Grid(Amount.of(domain.rows).times(domain.middle))
+    return Variant(source, (size_row(domain), *writer.table), grid, 1)
 
 
 def _phases(writer: Writer, group: Group) -> list[Phase]:
     """The reductions of a group in as few loops as their dependencies allow, four of one kind a loop."""
     level: dict[Want, int] = {}
     waiting: dict[tuple[int, str], list[tuple[Row, int, str]]] = defaultdict(list)
-    for want in wanted(group.ops, _roots(writer, group.ops)):
+    for want in wanted(group.ops, _roots(writer, group.ops), writer.above):
         below = [level[other] for other in _inputs(want, level)]
         depth = max(below, default=0)
         if isinstance(want.op, Row):
@@ -155,11 +175,14 @@ def _stores(writer: Writer, ops: Sequence[TensorOp]) -> Scope:
 def _lower_wkv(group: Group, plan: Plan, target: Target) -> Pass:
     domain = _domain(group)
     made = _pass(group, *lower_wkv(group, plan, domain, target), domain)
-    if not target.resident:
+    if target.kind == "cpu" and not target.resident:
         return made
     writer, source, grid = lower_wkv(group, plan, domain, target, tuning_for(target).share.threads)
-    assert (size_row(domain), *writer.table) == made.variants[0].table, "only the kernel differs"
-    return _with_leg(made, source, grid, target)
+    assert writer.buffers == list(made.buffers), "only the kernel differs"
+    single = Variant(source, (size_row(domain), *writer.table), grid, 1)
+    if target.kind == "gpu":
+        made = replace(made, variants=(single, *made.variants))
+    return _with_leg(made, single, target)
 
 
 def _parts(writer: Writer, subgroups: bool = False) -> Parts:
@@ -167,11 +190,12 @@ def _parts(writer: Writer, subgroups: bool = False) -> Parts:
     return Parts(writer.bindings(), functions, (), max(1, len(writer.table)), writer.domain.lanes, subgroups)
 
 
-def _with_leg(item: Pass, source: Source, grid: Grid, target: Target) -> Pass:
+def _with_leg(item: Pass, leg: Variant, target: Target) -> Pass:
     """The pass, with this kernel for relays where there are any whose workgroups can run it."""
-    if not target.resident or not can_be_leg(source, tuning_for(target).share.threads, target.subgroups):
+    threads = tuning_for(target).share.threads
+    if not target.resident or not can_be_leg(leg.source, threads, target.subgroups):
         return item
-    return replace(item, leg=Variant(source, item.variants[0].table, grid, 1))
+    return replace(item, leg=leg)
 
 
 def _pass(group: Group, writer: Writer, source: Source, grid: Grid, domain: Domain) -> Pass:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Domain
 from rwkvgraph.compiler.fuse import Group
@@ -29,6 +29,7 @@ from rwkvgraph_codegen import (
     assemble,
     fill,
     head_text,
+    hold,
     prelude,
     scan_text,
 )
@@ -49,21 +50,23 @@ SCAN_THREADS = 32
 
 
 def lower_wkv(
-    group: Group, plan: Plan, domain: Domain, target: Target, leg_threads: int = 0
+    group: Group, plan: Plan, domain: Domain, target: Target, most_threads: int = 0
 ) -> tuple[Writer, Source, Grid]:
     """(the writer with buffers and table, the shader, the grid) of a group with a recurrence.
 
-    leg_threads: of a workgroup, for a leg of a relay: there is one token, and as many threads as that.
+    most_threads: of a workgroup that has a single token, for runs of one.
     """
-    writer = Writer(group, plan.places, domain)
+    writer = Writer(group, plan.places, domain, is_single=bool(most_threads))
     (op,) = (op for op in group.ops if isinstance(op, Recurrence))
     slots = Amount.of(op.starts.shape[0])
     if isinstance(op.rule, ScanRule):
-        threads, subgroups = leg_threads or min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
+        threads, subgroups = min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
+        if most_threads and target.resident:
+            threads = most_threads
         main = _scan(writer, op, op.rule, threads)
         grid = Grid(Amount(domain.count), threads, slots)
     else:
-        head = _head(domain, target) if not leg_threads else _leg_head(domain, target, leg_threads)
+        head = _single_head(domain, target, most_threads) if most_threads else _head(domain, target)
         threads, subgroups = head.threads, head.is_subgroup or head.swaps
         main = _heads(writer, op, op.rule, head, target)
         grid = Grid(Amount(domain.middle), 1, slots)
@@ -86,9 +89,16 @@ def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: T
     lanes.give(op, [f"y{q}" for q in range(len(head.lane_names))] if head.is_subgroup else ["y"])
     lanes.after(op)
     _check_head(op, head, lanes.sums, target)
+    held = hold(lanes.statements if head.is_single else [])
+    inputs = {name: [held.name(variable) for variable in values] for name, values in inputs.items()}
     text = head_text(_buffer_name(writer, op.state), head, rule, inputs, lanes.sums)
     if head.is_subgroup:
         return _main(writer, op, lanes.statements, split, "head_subgroup.wgsl", text)
+    if head.is_single:
+        text["fetch"] = _lines(1, [item.text() for item in (*held.common, *held.lanes)])
+        here, split = held.rest(lanes.statements), len(held.rest(lanes.statements[:split]))
+        made = _main(writer, op, here, split, "head_single.wgsl", text)
+        return replace(made, statements=tuple(lanes.statements))
     # Of the prologue alone: when the epilogue runs, what was asked for ahead is the next token's.
     ahead = _fetched(lanes.statements[:split]) if target.kind == "gpu" else []
     text |= {
@@ -149,7 +159,8 @@ def _main(
     arrived: dict[Statement, str] = {item: f"let {item.name} = next_{item.name};" for item in ahead}
     here = [arrived.get(item) or item.text() for item in statements]
     holes = {**text, **_state(writer, op)}
-    holes |= {"prologue": _lines(2, here[:split]), "epilogue": _lines(2, here[split:])}
+    depth = 1 if file == "head_single.wgsl" else 2
+    holes |= {"prologue": _lines(depth, here[:split]), "epilogue": _lines(depth, here[split:])}
     return _Main("\n".join([*_readers(writer, op), fill(prelude(file), **holes)]), tuple(statements))
 
 
@@ -179,14 +190,17 @@ def _head(domain: Domain, target: Target) -> Head:
     return Head(size, domain.lanes, shares, target.subgroups)
 
 
-def _leg_head(domain: Domain, target: Target, threads: int) -> Head:
-    """How a workgroup of many threads shares a head for a single token: few rows each, few registers."""
+def _single_head(domain: Domain, target: Target, threads: int) -> Head:
+    """How a workgroup of so many threads shares a head for a single token: few rows each, few registers."""
     head = _head(domain, target)
-    shares = min(threads // head.columns, tuning_for(target).leg_shares)
-    if head.is_subgroup or target.lanes < 32 or shares < 8 or head.size % shares:
+    if head.is_subgroup:
         return head
-    wider = Head(head.size, head.lanes, shares, head.subgroups, is_wide=True)
-    return wider if wider.swaps and _fits(wider, target) else head
+    shares = min(threads // head.columns, tuning_for(target).single_shares)
+    single = replace(head, is_single=True)
+    if target.lanes < 32 or shares < 8 or head.size % shares:
+        return single
+    wider = replace(single, shares=shares, is_wide=True)
+    return wider if wider.swaps and _fits(wider, target) else single
 
 
 def _fits(head: Head, target: Target) -> bool:

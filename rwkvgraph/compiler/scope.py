@@ -78,7 +78,7 @@ class Scope:
         producer = writer.inside(tensor)
         expression = op.rows().get(name, "") if isinstance(op, Map) else ""
         if expression == BEFORE:
-            row = ABOVE
+            row = writer.above
         if producer is not None:
             return self.value(producer, row)
         if tensor.dtype is DType.U32:
@@ -152,8 +152,11 @@ class Scope:
         return self._known[key]
 
 
-def wanted(group: Sequence[TensorOp], roots: Iterable[TensorOp]) -> list[Want]:
-    """The values of a group that its roots need, in the rows they need them in, producers first."""
+def wanted(group: Sequence[TensorOp], roots: Iterable[TensorOp], above: str = ABOVE) -> list[Want]:
+    """The values of a group that its roots need, in the rows they need them in, producers first.
+
+    above: where the row before is.
+    """
     inside = set(group)
     order: dict[Want, None] = {}
 
@@ -163,7 +166,7 @@ def wanted(group: Sequence[TensorOp], roots: Iterable[TensorOp]) -> list[Want]:
         rows = op.rows() if isinstance(op, Map) else {}
         for name, tensor in op.operands().items():
             if isinstance(tensor.source, TensorOp) and tensor.source in inside:
-                visit(tensor.source, ABOVE if rows.get(name) == BEFORE else row)
+                visit(tensor.source, above if rows.get(name) == BEFORE else row)
         order[Want(op, row)] = None
 
     for root in roots:

@@ -29,12 +29,21 @@ class Want:
 
 
 class Writer:
-    """Builds one kernel's bindings, uniform table, functions and statements for a group of operations."""
+    """Builds one kernel's bindings, uniform table, functions and statements for a group of operations.
+
+    is_single: for runs of one row, before which there is none: what asks for that one is given the row itself.
+    """
 
     def __init__(
-        self, group: Group, places: dict[TensorOp, Place], domain: Domain, reserved: int = 0
+        self,
+        group: Group,
+        places: dict[TensorOp, Place],
+        domain: Domain,
+        reserved: int = 0,
+        is_single: bool = False,
     ) -> None:
         self.domain = domain
+        self.above = HERE if is_single else ABOVE
         self.functions: dict[str, Function] = {}
         self.table: list[TableRow] = [_ROW_OF_ZEROS] * reserved
         self.buffers: list[Buffer | Slot] = []
