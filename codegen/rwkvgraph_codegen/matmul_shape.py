@@ -33,8 +33,8 @@ class Shape:
     `depth` columns, once or, with two `buffers`, twice; `ahead` steps more are on their way.
     family "share": for one token; a given number of workgroups share the matrix, and a thread multiplies
     `depth` columns of four rows at a time.
-    max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen
-    only where it makes so many workgroups.
+    max_tokens: the most tokens in a run for which it is chosen; max_columns: the most of any of its matrices;
+    None for any number. min_groups: it is chosen only where it makes so many workgroups.
     """
 
     family: str
@@ -43,6 +43,7 @@ class Shape:
     tokens: int
     _: KW_ONLY
     max_tokens: int | None = None
+    max_columns: int | None = None
     min_groups: int = 0
     wide: int = 0
     teams: int = 1
@@ -80,8 +81,7 @@ def flaw(shape: Shape) -> str | None:
         return "rows are a multiple of 4"
     match shape.family:
         case "split":
-            sizes = (shape.threads, shape.teams)
-            if any(size & (size - 1) for size in sizes) or shape.teams > shape.threads:
+            if any(size & (size - 1) for size in (shape.threads, shape.teams)) or shape.teams > shape.threads:
                 return "threads and teams are powers of two, teams at most as many as threads"
             return None
         case "lanes":

@@ -43,6 +43,7 @@ def _team(
 CANDIDATES = {
     "gpu": (
         *(Shape("split", threads, 4, 1) for threads in (32, 64, 128, 256)),
+        *(Shape("split", threads, 4, 1, teams=threads // 32) for threads in (64, 128, 256)),
         *(Shape("split", threads, 4, 4) for threads in (32, 64, 128)),
         Shape("split", 64, 8, 4),
         Shape("split", 64, 4, 8),
@@ -131,7 +132,8 @@ def tune(
 
 def _trial(run: Run, case: Case, count: int, tokens: int, rounds: Rounds, target: Target) -> Trial:
     """The kernel as it is warms the device up, and says what is right."""
-    kernel = next(shape for shape, most in kernels_for(target, case.rows) if most is None or tokens <= most)
+    kernels = kernels_for(target, case.rows, case.columns)
+    kernel = next(shape for shape, most in kernels if most is None or tokens <= most)
     wanted = run.values(kernel)
     times, wrong = {kernel: run.measure(kernel, rounds)}, {}
     for shape in candidates(target, tokens):
@@ -203,4 +205,4 @@ def rules_for(trials: Sequence[Trial], wrong: Collection[Shape] = ()) -> Rules:
 
 def chosen_by(table: Sequence[Shape], trial: Trial) -> Shape:
     """The kernel that a table chooses for a trial."""
-    return kernel_of(next(s for s in table if suits(s, trial.case.rows, trial.tokens)))
+    return kernel_of(next(s for s in table if suits(s, trial.case.rows, trial.case.columns, trial.tokens)))

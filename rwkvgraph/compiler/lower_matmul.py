@@ -105,7 +105,8 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         source = assemble(group.label, kernel, body, shape.threads, target.dialect)
         return replace(source, engine=f"{main}\n") if shape.family == "share" else source
 
-    for shape, most_tokens in kernels_for(target, [part.rows for part in parts]):
+    columns = max(resolve(part.op.x.shape[1], {}) for part in parts)
+    for shape, most_tokens in kernels_for(target, [part.rows for part in parts], columns):
         units = _set_units(writer, parts, shape.group_rows)
         size = (rows, Amount(units), Amount(), Amount())
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
