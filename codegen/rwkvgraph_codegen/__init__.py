@@ -17,6 +17,7 @@ from rwkvgraph_codegen.kernel import Phase as Phase
 from rwkvgraph_codegen.kernel import Sum as Sum
 from rwkvgraph_codegen.kernel import map_kernel as map_kernel
 from rwkvgraph_codegen.kernel import prelude as prelude
+from rwkvgraph_codegen.kernel import prepare as prepare
 from rwkvgraph_codegen.kernel import reduction as reduction
 from rwkvgraph_codegen.kernel import row_kernel as row_kernel
 from rwkvgraph_codegen.matmul import matmul_main as matmul_main
@@ -29,6 +30,7 @@ from rwkvgraph_codegen.relay import MEETING_WORDS as MEETING_WORDS
 from rwkvgraph_codegen.relay import TURNS as TURNS
 from rwkvgraph_codegen.relay import Leg as Leg
 from rwkvgraph_codegen.relay import can_be_leg as can_be_leg
+from rwkvgraph_codegen.relay import pair as pair
 from rwkvgraph_codegen.relay import relay as relay
 from rwkvgraph_codegen.relay import relay_bytes as relay_bytes
 from rwkvgraph_codegen.relay import starts_of as starts_of

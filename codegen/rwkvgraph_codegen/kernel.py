@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -117,6 +118,31 @@ def row_kernel(
     shared = f"var<workgroup> partials: array<vec4<f32>, {threads}>;"
     text = "\n".join([shared, *helpers, main.strip("\n")])
     return assemble(label, replace(parts, statements=statements), text, threads, dialect)
+
+
+def prepare(phases: list[Phase], threads: int, subgroups: bool, row: int) -> str:
+    """The function `prepare(thread, subgroup)`, which leaves the reductions of a row in variables of a thread.
+
+    row: of the uniform's table, with the row's elements and lanes.
+    """
+    parts = Parts((), (), (), 0, 4, subgroups)
+    texts = [_phase(index, phase, _Lanes(threads, 0, None), parts) for index, phase in enumerate(phases)]
+    sums = [item.name for phase in phases for item in phase.sums]
+    body = "\n".join(["    let i0 = 0u;", "    let i1 = 0u;", "    let n = f32(here.size.z);", *texts])
+    for name in sums:
+        body = body.replace(f"    let {name} = ", f"    {name} = ")
+    given = "thread: u32, subgroup: u32" if subgroups else "thread: u32"
+    text = "\n".join(
+        [
+            *(f"var<private> {name}: f32;" for name in sums),
+            f"var<workgroup> partials: array<vec4<f32>, {threads}>;",
+            *(reduction(kind, threads, subgroups) for kind in sorted(_kinds(phases))),
+            prelude("lanes.wgsl"),
+            f"fn prepare({given}) {{\n{body}\n}}",
+        ]
+    )
+    text = text.replace("here.size.z", f"here.at[{row}].x").replace("here.size.w", f"here.at[{row}].y")
+    return re.sub(r"\bpartials\b", "row_partials", text)
 
 
 def reduction(combine: str, threads: int, subgroups: bool) -> str:

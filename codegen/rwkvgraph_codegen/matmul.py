@@ -12,11 +12,14 @@ from rwkvgraph_codegen.matmul_team import Layout, team
 
 
 @cache
-def matmul_main(shape: Shape, subgroups: bool) -> str:
-    """The entry point for a shape, with what it needs of workgroup memory."""
+def matmul_main(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
+    """The entry point for a shape, with what it needs of workgroup memory.
+
+    prepares: whether it calls `prepare` first, which only "split" does.
+    """
     match shape.family:
         case "split":
-            return f"{DECODE}\n{split(shape, subgroups)}"
+            return f"{DECODE}\n{split(shape, subgroups, prepares)}"
         case "lanes":
             return f"{DECODE}\n{lanes(shape)}"
         case "share":

@@ -9,8 +9,12 @@ from rwkvgraph_codegen.matmul_shape import HEAD, Shape, chain, four
 from rwkvgraph_codegen.source import fill
 
 
-def split(shape: Shape, subgroups: bool) -> str:
-    """Each thread sums every so many-th block of columns; the workgroup adds the sums up."""
+def split(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
+    """Each thread sums every so many-th block of columns; the workgroup adds the sums up.
+
+    prepares: `prepare(thread, subgroup)` is called before the first input is asked for, and after the first
+    weights are.
+    """
     rows, tokens, threads = shape.rows, shape.tokens, shape.threads
     groups = rows // 4
     results = groups * tokens
@@ -30,9 +34,18 @@ def split(shape: Shape, subgroups: bool) -> str:
         for t in range(tokens)
     ]
     out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
-    own = "thread" if shape.teams == 1 else "mine"
-    out.append(f"    for (var k = {own}; k < shape.z; k += {threads // shape.teams}u) {{")
-    out += [*_loads(shape), *_sums(shape), "    }"]
+    own, each = "thread" if shape.teams == 1 else "mine", threads // shape.teams
+    if prepares:
+        out += [f"    var w{r} = weight(part, row{r} + min({own}, shape.z - 1u));" for r in range(rows)]
+        out.append("    prepare(thread, subgroup);" if subgroups else "    prepare(thread);")
+        next_weights = [f"            w{r} = weight(part, row{r} + k);" for r in range(rows)]
+        out.append(f"    for (var k = {own}; k < shape.z;) {{")
+        out += [*_inputs(shape), *_sums(shape), f"        k += {each}u;"]
+        out += ["        if k < shape.z {", *next_weights, "        }", "    }"]
+    else:
+        out.append(f"    for (var k = {own}; k < shape.z; k += {each}u) {{")
+        out += [f"        let w{r} = weight(part, row{r} + k);" for r in range(rows)]
+        out += [*_inputs(shape), *_sums(shape), "    }"]
     if subgroups:
         out += _reduce_subgroups(shape) if shape.teams == 1 else _reduce_teams(shape)
     else:
@@ -40,8 +53,8 @@ def split(shape: Shape, subgroups: bool) -> str:
     return "\n".join(out) + "\n}"
 
 
-def _loads(shape: Shape) -> list[str]:
-    lines = [f"        let w{r} = weight(part, row{r} + k);" for r in range(shape.rows)]
+def _inputs(shape: Shape) -> list[str]:
+    lines = []
     for t in range(shape.tokens):
         lines.append(f"        let a{t} = input(part, base{t}, 2u * k);")
         lines.append(f"        let b{t} = input(part, base{t}, 2u * k + 1u);")

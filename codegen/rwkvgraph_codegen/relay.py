@@ -145,6 +145,63 @@ def _relay(label: str, legs: tuple[Leg, ...], bindings: tuple[Binding, ...], thr
     return Source(text + "\n", every, threads, label)
 
 
+_PAIR = """struct Relay {
+    leg0: Here_0,
+    leg1: Here_1,
+}
+@group(0) @binding(0) var<uniform> relay: Relay;
+
+@compute @workgroup_size($threads)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32, @builtin(subgroup_size) subgroup: u32,
+        @builtin(subgroup_invocation_id) lane: u32) {
+    // The first workgroup does what the others do again for themselves, and leaves it to later kernels.
+    let index = group.y + group.z * groups.y;
+    if index == 0u {
+        main_0($first);
+    } else {
+        main_1($second);
+    }
+}
+"""
+
+
+@lru_cache(maxsize=256)
+def pair(label: str, legs: tuple[Leg, Leg], bindings: tuple[Binding, ...]) -> Source:
+    """Two kernels that do not depend on each other: of the first one workgroup, then all of the second.
+
+    They have as many threads. The second is a matrix product, with its workgroups in y and z.
+    """
+    names = [item.name for item in bindings]
+    shared, threads = _shared(legs), legs[1].source.threads
+    texts = [_renamed(leg, index, names, shared, 0) for index, leg in enumerate(legs)]
+    headers = dict.fromkeys(
+        line for leg in legs for line in leg.source.text.splitlines() if line.startswith("enable ")
+    )
+    given = {
+        "local_invocation_index": "thread",
+        "subgroup_size": "subgroup",
+        "subgroup_invocation_id": "lane",
+    }
+    one = given | {"workgroup_id": "vec3<u32>(0u)", "num_workgroups": "vec3<u32>(1u)"}
+    all_others = given | {"workgroup_id": "vec3<u32>(0u, index - 1u, 0u)", "num_workgroups": "groups"}
+    main = fill(
+        _PAIR,
+        threads=threads,
+        first=", ".join(one[builtin] for builtin, _, _ in _entry(legs[0].source.text)),
+        second=", ".join(all_others[builtin] for builtin, _, _ in _entry(legs[1].source.text)),
+    )
+    builtins = {builtin for leg in legs for builtin, _, _ in _entry(leg.source.text)}
+    if not any(builtin.startswith("subgroup") for builtin in builtins):
+        main = main.replace(
+            ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32", ""
+        )
+    declared = [item.declaration() for item in bindings]
+    memory = [f"var<workgroup> {name}: {kind};" for kind, name in shared.items()]
+    text = "\n".join([*headers, f"// {label}", *declared, *memory, *texts, main])
+    return Source(text, bindings, threads, label)
+
+
 def relay_bytes(sources: Sequence[Source]) -> int:
     """Memory of a workgroup that kernels take as a relay: equal arrays of several are one."""
     return sum(_bytes(kind) for kind in _shared([Leg(source, (), 0) for source in sources]))

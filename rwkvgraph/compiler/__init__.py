@@ -85,10 +85,11 @@ def compile_stages(
     fused = dump("30-fuse", fuse(simple.graph, target.limits))
     if checked:
         check_fuse(simple.graph, fused)
-    slots = dump("40-plan", plan(fused.groups, by_layer=target.resident > 0))
+    slots = dump("40-plan", plan(fused.groups, by_layer=target.kind == "gpu" or target.resident > 0))
     if checked:
         check_plan(fused.groups, slots)
-    passes = tuple(step for group in fused.groups for step in lower(group, slots, target))
+    pairs = zip((None, *fused.groups), fused.groups, strict=False)
+    passes = tuple(step for before, group in pairs for step in lower(group, slots, target, before))
     program = dump("60-program", Program(passes, slots, join(passes, target)))
     if checked:
         check_program(fused, program, target.limits)

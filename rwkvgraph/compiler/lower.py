@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rwkvgraph.compiler.domain import Domain, find_domain
 from rwkvgraph.compiler.fuse import Group
-from rwkvgraph.compiler.lower_matmul import lower_matmul
+from rwkvgraph.compiler.lower_inlined import lower_inlined
+from rwkvgraph.compiler.lower_matmul import kernel_for, lower_matmul
 from rwkvgraph.compiler.lower_sample import lower_sample
 from rwkvgraph.compiler.lower_wkv import lower_wkv
+from rwkvgraph.compiler.phases import phases_of, roots_of
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
-from rwkvgraph.compiler.scope import Scope, wanted
+from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
-from rwkvgraph.compiler.writer import Want, Writer
+from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.errors import CompileError
-from rwkvgraph.op import DType, Row, TensorOp
+from rwkvgraph.op import DType, TensorOp
 from rwkvgraph_codegen import (
     Parts,
-    Phase,
     Source,
-    Sum,
     can_be_leg,
     map_kernel,
     row_kernel,
@@ -34,14 +33,14 @@ MOST_TURNS = 65535
 """Turns after which llvmpipe ends any loop, without a word."""
 
 
-def lower(group: Group, plan: Plan, target: Target) -> list[Pass]:
+def lower(group: Group, plan: Plan, target: Target, before: Group | None = None) -> list[Pass]:
     """The passes that run a group: one, or several for a matrix in more parts than a pass can bind.
 
-    Raises CompileError where the pass would break one of the target's limits.
+    before: the group that runs right before. Raises CompileError where the pass would break one of the target's limits.
     """
     match group.kind:
         case "matmul":
-            passes = lower_matmul(group, plan, target)
+            passes = _lower_matmul(group, plan, target, before)
         case "row":
             passes = [_lower_row(group, plan, target)]
         case "wkv":
@@ -81,6 +80,17 @@ def _domain(group: Group) -> Domain:
     return domain
 
 
+def _lower_matmul(group: Group, plan: Plan, target: Target, before: Group | None) -> list[Pass]:
+    found = lower_matmul(group, plan, target)
+    if target.kind != "gpu" or before is None or len(found) > 1:
+        return [item for item, _ in found]
+    ((item, parts),) = found
+    shape = kernel_for(target, parts, 1)
+    if shape.family != "split" or shape.threads != tuning_for(target).row_threads:
+        return [item]
+    return [replace(item, inlined=lower_inlined(group, before, parts, plan, target, shape))]
+
+
 def _lower_map(group: Group, plan: Plan, target: Target) -> Pass:
     domain = _domain(group)
     writer = Writer(group, plan.places, domain)
@@ -114,7 +124,7 @@ def _row(
 ) -> tuple[Writer, Source]:
     """The kernel of a workgroup a row. held: lanes that a thread loads ahead, for a single row."""
     writer = Writer(group, plan.places, domain, is_single=bool(held))
-    phases = _phases(writer, group)
+    phases = phases_of(writer, group.ops)
     statements = _stores(writer, group.ops).statements
     parts = _parts(writer, subgroups=target.subgroups)
     return writer, row_kernel(group.label, parts, phases, statements, threads, target.dialect, held)
@@ -127,47 +137,9 @@ def _single_row(group: Group, plan: Plan, domain: Domain, target: Target, thread
     return Variant(source, (size_row(domain), *writer.table), grid, 1)
 
 
-def _phases(writer: Writer, group: Group) -> list[Phase]:
-    """The reductions of a group in as few loops as their dependencies allow, four of one kind a loop."""
-    level: dict[Want, int] = {}
-    waiting: dict[tuple[int, str], list[tuple[Row, int, str]]] = defaultdict(list)
-    for want in wanted(group.ops, _roots(writer, group.ops), writer.above):
-        below = [level[other] for other in _inputs(want, level)]
-        depth = max(below, default=0)
-        if isinstance(want.op, Row):
-            for index, reduction in enumerate(want.op.reduce):
-                depth += 1
-                waiting[depth, reduction.combine].append((want.op, index, want.row))
-        level[want] = depth
-    phases: list[Phase] = []
-    for _, items in sorted(waiting.items(), key=lambda entry: entry[0]):
-        for start in range(0, len(items), 4):
-            phases.append(_phase(writer, items[start : start + 4]))
-    return phases
-
-
-def _phase(writer: Writer, items: Sequence[tuple[Row, int, str]]) -> Phase:
-    scope = Scope(writer)
-    sums = []
-    for op, index, row in items:
-        value = scope.reduction(op, index, row)
-        name = writer.sum_name(op, row, op.reduce[index].name)
-        sums.append(Sum(name, value, op.reduce[index].combine))
-    return Phase(tuple(scope.statements), tuple(sums))
-
-
-def _inputs(want: Want, known: dict[Want, int]) -> list[Want]:
-    sources = {tensor.source for tensor in want.op.operands().values()}
-    return [other for other in known if other.op in sources]
-
-
-def _roots(writer: Writer, ops: Sequence[TensorOp]) -> list[TensorOp]:
-    return [op for op in ops if op in writer.stored or op.updates()]
-
-
 def _stores(writer: Writer, ops: Sequence[TensorOp]) -> Scope:
     scope = Scope(writer)
-    for op in _roots(writer, ops):
+    for op in roots_of(writer, ops):
         scope.store(op)
     return scope
 

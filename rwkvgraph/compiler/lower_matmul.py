@@ -38,11 +38,11 @@ class Part:
         return resolve(self.weights.shape[0], {})
 
 
-def lower_matmul(group: Group, plan: Plan, target: Target) -> list[Pass]:
-    """The passes of a matmul group: one, unless its matrices have more parts than a pass can bind."""
+def lower_matmul(group: Group, plan: Plan, target: Target) -> list[tuple[Pass, list[Part]]]:
+    """The passes of a matmul group, with their parts: one, unless there are more parts than a pass can bind."""
     passes = []
     for parts in _chunks(_parts(group), _others(group, plan), target.limits.max_storage_buffers):
-        passes.append(_lower(group, parts, plan, target))
+        passes.append((_lower(group, parts, plan, target), parts))
     return passes
 
 
@@ -91,7 +91,7 @@ def _others(group: Group, plan: Plan) -> int:
 def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> Pass:
     writer = Writer(group, plan.places, matmul_domain(parts[0].op), reserved=WORDS * len(parts))
     texts = _readers(writer, parts)
-    finish, statements = _finish(writer, parts)
+    finish, statements = finish_of(writer, parts)
     rows = Amount.of(parts[0].op.shape[0])
     variants = []
     tuning = tuning_for(target)
@@ -99,15 +99,14 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     def source_of(shape: Shape) -> Source:
         subgroups = uses_subgroups(shape, target.subgroups)
         main = matmul_main(shape, subgroups)
-        body = "\n".join([_part_of(len(parts)), *texts, finish, main])
+        body = "\n".join([part_of(len(parts)), *texts, finish, main])
         functions = tuple(writer.functions.values())
         kernel = Parts(writer.bindings(), functions, statements, len(writer.table), LANES, subgroups)
         source = assemble(group.label, kernel, body, shape.threads, target.dialect)
         return replace(source, engine=f"{main}\n") if shape.family == "share" else source
 
-    columns = max(resolve(part.op.x.shape[1], {}) for part in parts)
-    for shape, most_tokens in kernels_for(target, [part.rows for part in parts], columns):
-        units = _set_units(writer, parts, shape.group_rows)
+    for shape, most_tokens in _kernels(target, parts):
+        units = set_units(writer, parts, shape.group_rows)
         size = (rows, Amount(units), Amount(), Amount())
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
         grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
@@ -120,7 +119,17 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     return Pass(group, tuple(variants), tuple(writer.buffers), rows, leg, tuple(map(_region, parts)))
 
 
-def _set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:
+def kernel_for(target: Target, parts: Sequence[Part], tokens: int) -> Shape:
+    """The kernel that a run of so many tokens takes."""
+    return next(shape for shape, most in _kernels(target, parts) if most is None or tokens <= most)
+
+
+def _kernels(target: Target, parts: Sequence[Part]) -> list[tuple[Shape, int | None]]:
+    columns = max(resolve(part.op.x.shape[1], {}) for part in parts)
+    return kernels_for(target, [part.rows for part in parts], columns)
+
+
+def set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:
     """Write where each part's workgroups start, for `rows` matrix rows a workgroup; gives their number."""
     units = 0
     for index, part in enumerate(parts):
@@ -166,32 +175,42 @@ def _readers(writer: Writer, parts: Sequence[Part]) -> list[str]:
     weights, inputs = [], []
     ragged = False
     for index, part in enumerate(parts):
-        x, view = part.op.x, part.weights.view
-        columns = resolve(x.shape[1], {})
+        x = part.op.x
         binding, place = writer.locate(x, Strides(x.view.offset, x.view.strides[0], 0, 1))
-        assert isinstance(part.weights.source, Buffer), "weights live in buffers"
-        weights.append(writer.binding(part.weights.source).block("index"))
+        weights.append(weight_of(writer, part))
         inputs.append(binding.name)
-        ragged |= columns % BLOCK != 0
-        blocks = Amount(-(-columns // BLOCK))
-        writer.table[WORDS * index] = (Amount(), Amount(part.rows), blocks, Amount(columns))
-        spot = (view.offset // BLOCK, view.strides[0] // BLOCK, part.first // LANES, 0)
-        writer.table[WORDS * index + 1] = (Amount(spot[0]), Amount(spot[1]), Amount(spot[2]), Amount(spot[3]))
+        ragged |= resolve(x.shape[1], {}) % BLOCK != 0
+        set_place(writer, index, part)
         writer.table[WORDS * index + 2] = place
     lane = "{b}[base + lane]"
     if ragged:
         lane = "columns_only(part, lane, {b}[base + lane])"
     readers = [
-        _switch("fn weight(part: u32, index: u32) -> vec4<u32>", [f"return {block};" for block in weights]),
-        _switch(
+        switch("fn weight(part: u32, index: u32) -> vec4<u32>", [f"return {block};" for block in weights]),
+        switch(
             "fn input(part: u32, base: u32, lane: u32) -> vec4<f32>",
             [f"return {lane.format(b=name)};" for name in inputs],
         ),
     ]
-    return [_COLUMNS_ONLY, *readers] if ragged else readers
+    return [COLUMNS_ONLY, *readers] if ragged else readers
 
 
-_COLUMNS_ONLY = """\
+def weight_of(writer: Writer, part: Part) -> str:
+    """The expression for a block of a part's weights by its number."""
+    assert isinstance(part.weights.source, Buffer), "weights live in buffers"
+    return writer.binding(part.weights.source).block("index")
+
+
+def set_place(writer: Writer, index: int, part: Part) -> None:
+    """Write the size of a part's matrix, and where it lies."""
+    view, columns = part.weights.view, resolve(part.op.x.shape[1], {})
+    size = (Amount(), Amount(part.rows), Amount(-(-columns // BLOCK)), Amount(columns))
+    spot = (view.offset // BLOCK, view.strides[0] // BLOCK, part.first // LANES, 0)
+    writer.table[WORDS * index] = size
+    writer.table[WORDS * index + 1] = (Amount(spot[0]), Amount(spot[1]), Amount(spot[2]), Amount(spot[3]))
+
+
+COLUMNS_ONLY = """\
 // A row of the input may end inside a block of weights: what lies behind it belongs to others.
 fn columns_only(part: u32, lane: u32, value: vec4<f32>) -> vec4<f32> {
     let inside = lane * 4u + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(here.at[part * 3u].w);
@@ -199,7 +218,7 @@ fn columns_only(part: u32, lane: u32, value: vec4<f32>) -> vec4<f32> {
 }"""
 
 
-def _switch(head: str, cases: Sequence[str], before: Sequence[str] = ()) -> str:
+def switch(head: str, cases: Sequence[str], before: Sequence[str] = ()) -> str:
     """A function with one statement a part; parts with the same statement share it.
 
     `before`: its first lines.
@@ -216,7 +235,7 @@ def _switch(head: str, cases: Sequence[str], before: Sequence[str] = ()) -> str:
     return "\n".join([*lines, "    }", "}"])
 
 
-def _part_of(count: int) -> str:
+def part_of(count: int) -> str:
     """The function that finds the part a workgroup belongs to, by the parts' first workgroups."""
     steps = [f"    part += u32(unit >= here.at[{WORDS * index}].x);" for index in range(1, count)]
     return "\n".join(
@@ -224,7 +243,7 @@ def _part_of(count: int) -> str:
     )
 
 
-def _finish(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement, ...]]:
+def finish_of(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement, ...]]:
     """The function that maps and stores four rows of one token's result, and its statements.
 
     Parts followed by the same operations share a case: what differs between them is in their rows of the
@@ -245,4 +264,4 @@ def _finish(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement
         writer.forget_names()
     head = "fn finish(part: u32, i0: u32, i2: u32, value: vec4<f32>)"
     lines = ["    let i1 = 0u;", f"    let first = here.at[part * {WORDS}u + 1u].w;"]
-    return _switch(head, cases, lines), tuple(statements)
+    return switch(head, cases, lines), tuple(statements)

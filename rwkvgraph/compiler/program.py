@@ -93,13 +93,21 @@ class Region:
 
 
 @dataclass(frozen=True, eq=False)
+class Inlined:
+    """A kernel for one token that also does what the pass before its own does, but for leaving it to others."""
+
+    variant: Variant
+    buffers: tuple[Buffer | Slot, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Pass:
     """One dispatch. `buffers` are bound in order after the uniform; `rows` decides which variant runs.
 
     group: the operations that it runs, or a part of: a matrix in many parts takes several passes. leg: its
     kernel for a single row in a relay, where there are relays and it can be in one. reads: the matrices that
     it
-    multiplies by.
+    multiplies by. inlined: its kernel that does again what the pass before does.
     """
 
     group: Group
@@ -108,6 +116,7 @@ class Pass:
     rows: Amount
     leg: Variant | None = None
     reads: tuple[Region, ...] = ()
+    inlined: Inlined | None = None
 
     @property
     def label(self) -> str:
@@ -156,6 +165,7 @@ class Relay:
     passes: tuple[Pass, ...]
     variant: Variant
     buffers: tuple[Buffer | Slot, ...]
+    meets: bool = True
 
     @property
     def label(self) -> str:

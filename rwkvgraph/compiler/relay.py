@@ -17,7 +17,7 @@ from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.op import Buffer
 from rwkvgraph.view import B, E, N, O, Sizes, T
-from rwkvgraph_codegen import TURNS, Binding, Leg, relay, relay_bytes, starts_of
+from rwkvgraph_codegen import TURNS, Binding, Leg, pair, relay, relay_bytes, starts_of
 
 ONE: Sizes = {T: 1, O: 1, N: 1, B: 1, E: 1}
 """Sizes of a run of one token in one slot."""
@@ -38,13 +38,18 @@ def join(passes: Sequence[Pass], target: Target) -> tuple[Relay, ...]:
     """
     relays: list[Relay] = []
     first = 0
-    while target.resident and first < len(passes):
+    while first < len(passes):
         stop = first
-        while stop < len(passes) and _fits(passes[first : stop + 1], target):
+        while target.resident and stop < len(passes) and _fits(passes[first : stop + 1], target):
             stop += 1
         if stop - first >= FEWEST:
             relays.append(_relay(first, passes[first:stop], _after(passes, stop), target))
-        first = max(stop, first + 1)
+            first = stop
+            continue
+        two = _pair(first, passes[first], passes[first + 1], target) if first + 1 < len(passes) else None
+        if two is not None:
+            relays.append(two)
+        first += 1 if two is None else 2
     return tuple(relays)
 
 
@@ -62,6 +67,46 @@ def _fits(passes: Sequence[Pass], target: Target) -> bool:
     return (
         len(_buffers(passes)) < target.limits.max_storage_buffers and _agree(passes) and _looks_once(passes)
     )
+
+
+def _pair(first: int, row: Pass, product: Pass, target: Target) -> Relay | None:
+    """A pass and the product that does it again, as one dispatch of both; None where they cannot be."""
+    inlined, again = product.inlined, row.variants[-1]
+    if inlined is None or row.rows != product.rows or row.needs != product.needs:
+        return None
+    if again.source.threads != inlined.variant.source.threads:
+        return None
+    both = (row.buffers, again.source.bindings), (inlined.buffers, inlined.variant.source.bindings)
+    buffers = tuple(dict.fromkeys((*row.buffers, *inlined.buffers)))
+    at = {buffer: index for index, buffer in enumerate(buffers)}
+    bindings: dict[int, Binding] = {}
+    for own, found in both:
+        for buffer, binding in zip(own, found, strict=True):
+            known = bindings.setdefault(at[buffer], replace(binding, index=at[buffer] + 1))
+            # Both run at the same time: nothing may be written that anybody reads.
+            if (known.stored, known.writable) != (binding.stored, binding.writable) or (
+                binding.writable and own is inlined.buffers and buffer in row.buffers
+            ):
+                return None
+    limits, sources = target.limits, [again.source, inlined.variant.source]
+    if len(buffers) > limits.max_storage_buffers or relay_bytes(sources) > limits.max_workgroup_storage:
+        return None
+    legs = [
+        Leg(source, tuple(at[buffer] for buffer in own), 0)
+        for source, (own, _) in zip(sources, both, strict=True)
+    ]
+    label = f"{row.label} | {product.label}"
+    source = pair(label, (legs[0], legs[1]), tuple(bindings[index] for index in range(len(buffers))))
+    grid = inlined.variant.grid
+    one_more = replace(grid, items=replace(grid.items, constant=grid.items.constant + 1))
+    table = (*_whole(again), *_whole(inlined.variant))
+    return Relay(first, (row, product), Variant(source, table, one_more, 1), buffers, meets=False)
+
+
+def _whole(variant: Variant) -> tuple[Row, ...]:
+    """A kernel's table: `size` and at least one row behind it."""
+    none = Amount()
+    return (*variant.table, *[(none, none, none, none)] * (2 - len(variant.table)))
 
 
 def _agree(passes: Iterable[Pass]) -> bool:

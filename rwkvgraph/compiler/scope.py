@@ -15,11 +15,17 @@ from rwkvgraph_codegen import Binding, Call, Load, Mode, Statement, Store
 class Scope:
     """Statements in order; each value is computed once."""
 
-    def __init__(self, writer: Writer, lane: str = "i2", statements: list[Statement] | None = None) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        lane: str = "i2",
+        statements: list[Statement] | None = None,
+        domain: Domain | None = None,
+    ) -> None:
         self.statements: list[Statement] = [] if statements is None else statements
         self.lane = lane
         self._writer = writer
-        self._domain = writer.domain
+        self._domain = domain or writer.domain
         self._known: dict[object, str] = {}
 
     def give(self, op: TensorOp, name: str) -> None:

@@ -32,6 +32,7 @@ class Writer:
     """Builds one kernel's bindings, uniform table, functions and statements for a group of operations.
 
     is_single: for runs of one row, before which there is none: what asks for that one is given the row itself.
+    ahead: operations of another group that the kernel does again, for itself.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Writer:
         domain: Domain,
         reserved: int = 0,
         is_single: bool = False,
+        ahead: Sequence[TensorOp] = (),
     ) -> None:
         self.domain = domain
         self.above = HERE if is_single else ABOVE
@@ -52,7 +54,7 @@ class Writer:
         self._base: int | None = None
         self._places = places
         self._ops = group.ops
-        self._inside = set(group.ops)
+        self._inside = {*ahead, *group.ops}
         self._written: set[Buffer | Slot] = {places[op].slot for op in self.stored}
         self._written |= {_buffer(tensor) for op in group.ops for tensor in op.updates().values()}
         self._sums: dict[tuple[TensorOp, str, str], str] = {}

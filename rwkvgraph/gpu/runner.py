@@ -211,7 +211,7 @@ class Runner:
         found: dict[int, Step] = {}
         joined: set[int] = set()
         for relay in relays:
-            joint = self._relay_step(relay, owner, state)
+            joint = self._relay_step(relay, sizes, owner, state)
             if joint is not None:
                 found[relay.first] = joint
                 joined.update(range(relay.first, relay.first + len(relay.passes)))
@@ -229,15 +229,16 @@ class Runner:
     def _compile(self, sizes: Sizes, relays: Sequence[Relay]) -> None:
         self.context.compile([*shaders_of(self.program, sizes, relays)])
 
-    def _relay_step(self, relay: Relay, owner: Any, state: Memories) -> Step | None:
-        """The dispatch of a relay; None where its workgroups do not all run at the same time."""
+    def _relay_step(self, relay: Relay, sizes: Sizes, owner: Any, state: Memories) -> Step | None:
+        """The dispatch of a relay; None where its workgroups meet and do not all run at the same time."""
         variant, number = relay.variant, self.program.relays.index(relay)
         kernel = self.kernel(relay, variant)
         group = self._group(("relay", number), kernel, variant, relay.buffers, owner, state)
-        if not self.meeting.is_proven(relay, kernel, group, self._table.trial):
+        if relay.meets and not self.meeting.is_proven(relay, kernel, group, self._table.trial):
             return None
         offset = self._table.offset("relay", number)
-        return Step(kernel.pipeline, group, offset, (variant.grid.items.constant, 1, 1))
+        grid = variant.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
+        return Step(kernel.pipeline, group, offset, grid)
 
     def _step(self, index: int, sizes: Sizes, owner: Any, state: Memories) -> Step | None:
         item = self.program.passes[index]

@@ -1,0 +1,116 @@
+"""Matrix products that work out by themselves the rows they multiply: for a single token.
+
+What a row of one token takes is little next to a dispatch of its own (NVIDIA H200: 7 µs of 60 a layer, twice), so
+each workgroup of the product that reads it does it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rwkvgraph.compiler.domain import Domain, find_domain, matmul_domain
+from rwkvgraph.compiler.fuse import Group
+from rwkvgraph.compiler.lower_matmul import (
+    COLUMNS_ONLY,
+    WORDS,
+    Part,
+    finish_of,
+    part_of,
+    set_place,
+    set_units,
+    switch,
+    weight_of,
+)
+from rwkvgraph.compiler.phases import phases_of
+from rwkvgraph.compiler.plan import Plan
+from rwkvgraph.compiler.program import Amount, Grid, Inlined, Variant
+from rwkvgraph.compiler.scope import Scope
+from rwkvgraph.compiler.target import Target
+from rwkvgraph.compiler.writer import Writer
+from rwkvgraph.op import DType, TensorOp
+from rwkvgraph.ops.matmul import Matmul
+from rwkvgraph.quant import BLOCK
+from rwkvgraph.view import LANES, T
+from rwkvgraph_codegen import Parts, Shape, Statement, assemble, matmul_main, prepare, uses_subgroups
+
+
+def lower_inlined(
+    group: Group, before: Group, parts: Sequence[Part], plan: Plan, target: Target, shape: Shape
+) -> Inlined | None:
+    """The kernel for one token of a pass that does what the group before it did; None where it cannot.
+
+    Nobody but the product may read what the group before leaves: all else that the product reads is there.
+    """
+    domain = find_domain(before.ops) if before.kind == "row" else None
+    if domain is None or domain.rows is not T or domain.middle != 1 or domain.lanes != LANES:
+        return None
+    made = set(before.ops)
+    if any(part.op.x.source not in made or not part.op.x.is_whole for part in parts):
+        return None
+    others = (op for op in group.ops if not isinstance(op, Matmul))
+    if any(tensor.source in made for op in others for tensor in op.operands().values()):
+        return None
+    if any(tensor.dtype is DType.F16 for op in before.ops for tensor in op.updates().values()):
+        return None
+    return _lower(group, before, parts, plan, target, shape, domain)
+
+
+def _lower(
+    group: Group,
+    before: Group,
+    parts: Sequence[Part],
+    plan: Plan,
+    target: Target,
+    shape: Shape,
+    domain: Domain,
+) -> Inlined:
+    own = matmul_domain(parts[0].op)
+    writer = Writer(group, plan.places, own, WORDS * len(parts), is_single=True, ahead=before.ops)
+    size = writer.row_of("row", Amount(domain.inner), Amount(domain.count), Amount(), Amount())
+    read = list(dict.fromkeys(part.op.x.source for part in parts if isinstance(part.op.x.source, TensorOp)))
+    phases = phases_of(writer, before.ops, read, domain)
+    statements: list[Statement] = [item for phase in phases for item in phase.statements]
+    weights = [weight_of(writer, part) for part in parts]
+    inputs: list[str] = []
+    writer.forget_names()
+    is_ragged = domain.inner % BLOCK != 0
+    for index, part in enumerate(parts):
+        set_place(writer, index, part)
+        place = (Amount(), Amount(), Amount(), Amount(writer.start_part()))
+        writer.table[WORDS * index + 2] = place
+        scope = Scope(writer, "lane", domain=domain)
+        assert isinstance(part.op.x.source, TensorOp), "the caller has looked"
+        value = scope.value(part.op.x.source)
+        value = f"columns_only(part, lane, {value})" if is_ragged else value
+        inputs.append(
+            "\n            ".join([*(item.text() for item in scope.statements), f"return {value};"])
+        )
+        statements += scope.statements
+        writer.forget_names()
+    finish, after = finish_of(writer, parts)
+    subgroups = uses_subgroups(shape, target.subgroups)
+    before_input = [
+        f"    let first = here.at[part * {WORDS}u + 2u].w;",
+        "    let i0 = 0u;",
+        "    let i1 = 0u;",
+        f"    let n = f32(here.at[{size}].x);",
+    ]
+    body = "\n".join(
+        [
+            part_of(len(parts)),
+            *([COLUMNS_ONLY] if is_ragged else []),
+            switch("fn weight(part: u32, index: u32) -> vec4<u32>", [f"return {text};" for text in weights]),
+            prepare(phases, shape.threads, subgroups, size),
+            switch("fn input(part: u32, base: u32, lane: u32) -> vec4<f32>", inputs, before_input),
+            finish,
+            matmul_main(shape, subgroups, prepares=True),
+        ]
+    )
+    functions = tuple(writer.functions.values())
+    kernel = Parts(writer.bindings(), functions, (*statements, *after), len(writer.table), LANES, subgroups)
+    source = assemble(group.label, kernel, body, shape.threads, target.dialect)
+    units = set_units(writer, parts, shape.group_rows)
+    rows = Amount.of(parts[0].op.shape[0])
+    table = ((rows, Amount(units), Amount(), Amount()), *writer.table)
+    grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
+    return Inlined(Variant(source, table, grid, 1), tuple(writer.buffers))
