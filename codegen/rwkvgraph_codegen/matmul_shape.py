@@ -4,7 +4,7 @@ Unrolled over rows and tokens. What surrounds them gives the functions `part_of(
 (eight f16 as `vec4<u32>`), `input(part, base, lane)` (four columns of a token), `finish(part, i0, i2, value)`
 (map and store four rows of a token), and in the uniform three rows a part: (first unit, rows, blocks of 8
 columns, columns), (place of the first block, blocks from row to row, first lane of the result), (place of the
-input, elements from token to token).
+input, elements from token to token, teams of a workgroup).
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ class Shape:
     """How a kernel cuts the work.
 
     Its family, threads a workgroup, matrix rows and tokens of a thread or workgroup.
-    family "split": the threads of a workgroup, or of each of its `teams`, share the columns of `rows` rows and
-    `tokens` tokens.
+    family "split": the threads of a workgroup share the columns of `rows` rows and `tokens` tokens. For one token,
+    where columns are few, in several teams, each with rows of its own: as many as the uniform says.
     family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
     family "team": a workgroup is several `teams`, which share the columns of one tile; each is a rectangle of
     threads, `wide` along the rows, each with `rows` by `tokens` sums. Workgroup memory holds a step of
     `depth` columns, once or, with two `buffers`, twice; `ahead` steps more are on their way.
     family "share": for one token; a given number of workgroups share the matrix, and a thread multiplies
     `depth` columns of four rows at a time.
-    max_tokens: the most tokens in a run for which it is chosen; max_columns: the most of any of its matrices;
-    None for any number. min_groups: it is chosen only where it makes so many workgroups.
+    max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen only where it makes so many workgroups.
     """
 
     family: str
@@ -43,7 +42,6 @@ class Shape:
     tokens: int
     _: KW_ONLY
     max_tokens: int | None = None
-    max_columns: int | None = None
     min_groups: int = 0
     wide: int = 0
     teams: int = 1
@@ -59,13 +57,22 @@ class Shape:
     @property
     def group_rows(self) -> int:
         """Matrix rows of a workgroup."""
-        threads = {"split": self.teams, "share": 1, "lanes": self.threads, "team": self.wide}
+        threads = {"split": 1, "share": 1, "lanes": self.threads, "team": self.wide}
         return self.rows * threads[self.family]
 
     @property
     def group_tokens(self) -> int:
         """Tokens of a workgroup."""
         return self.tokens * (self.deep if self.family == "team" else 1)
+
+    def teams_for(self, columns: int) -> int:
+        """Teams of a workgroup of family "split" for a matrix of so many columns: each of 32 threads or more."""
+        if self.family != "split" or self.tokens != 1:
+            return 1
+        teams = 1
+        while self.threads // teams > max(32, 2 * (-(-columns // 8)) - 1):
+            teams *= 2
+        return teams
 
     def groups(self, rows: Sequence[int], tokens: int) -> int:
         """Workgroups for matrices of so many rows, side by side, and so many tokens."""
@@ -81,9 +88,7 @@ def flaw(shape: Shape) -> str | None:
         return "rows are a multiple of 4"
     match shape.family:
         case "split":
-            if any(size & (size - 1) for size in (shape.threads, shape.teams)) or shape.teams > shape.threads:
-                return "threads and teams are powers of two, teams at most as many as threads"
-            return None
+            return "threads are a power of two" if shape.threads & (shape.threads - 1) else None
         case "lanes":
             return "threads are a multiple of 8" if shape.threads % 8 else None
         case "team":

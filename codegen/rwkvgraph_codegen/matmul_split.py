@@ -1,6 +1,6 @@
 """The matrix product for few tokens: the threads of a workgroup share the columns of a few rows.
 
-In several teams they are, where columns are few, each with rows of its own.
+For one token in several teams, where columns are few, each with rows of its own.
 """
 
 from __future__ import annotations
@@ -22,32 +22,35 @@ def split(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
     out = [f"var<workgroup> partials: array<vec4<f32>, {threads * results}>;"]
     out.append(fill(HEAD, threads=threads, inputs=inputs if subgroups else ""))
     out.append(f"    let first_token = group.x * {tokens}u;")
-    if shape.teams == 1:
+    if tokens > 1:
         out.append(f"    let first_row = (unit - shape.x) * {rows}u;")
     else:
-        out.append(f"    let team = thread / {threads // shape.teams}u;")
-        out.append(f"    let mine = thread % {threads // shape.teams}u;")
-        out.append(f"    let first_row = ((unit - shape.x) * {shape.teams}u + team) * {rows}u;")
+        out += [
+            "    let teams = source.z;",
+            f"    let each = {threads}u / teams;",
+            "    let mine = thread % each;",
+            f"    let first_row = ((unit - shape.x) * teams + thread / each) * {rows}u;",
+        ]
     out += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]
     out += [
         f"    let base{t} = (source.x + min(first_token + {t}u, last_token) * source.y) / 4u;"
         for t in range(tokens)
     ]
     out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
-    own, each = "thread" if shape.teams == 1 else "mine", threads // shape.teams
+    own, each = ("thread", f"{threads}u") if tokens > 1 else ("mine", "each")
     if prepares:
         out += [f"    var w{r} = weight(part, row{r} + min({own}, shape.z - 1u));" for r in range(rows)]
         out.append("    prepare(thread, subgroup);" if subgroups else "    prepare(thread);")
         next_weights = [f"            w{r} = weight(part, row{r} + k);" for r in range(rows)]
         out.append(f"    for (var k = {own}; k < shape.z;) {{")
-        out += [*_inputs(shape), *_sums(shape), f"        k += {each}u;"]
+        out += [*_inputs(shape), *_sums(shape), f"        k += {each};"]
         out += ["        if k < shape.z {", *next_weights, "        }", "    }"]
     else:
-        out.append(f"    for (var k = {own}; k < shape.z; k += {each}u) {{")
+        out.append(f"    for (var k = {own}; k < shape.z; k += {each}) {{")
         out += [f"        let w{r} = weight(part, row{r} + k);" for r in range(rows)]
         out += [*_inputs(shape), *_sums(shape), "    }"]
     if subgroups:
-        out += _reduce_subgroups(shape) if shape.teams == 1 else _reduce_teams(shape)
+        out += _reduce_subgroups(shape) if tokens > 1 else _reduce_teams(shape)
     else:
         out += _reduce_tree(shape)
     return "\n".join(out) + "\n}"
@@ -92,27 +95,24 @@ def _reduce_subgroups(shape: Shape) -> list[str]:
 
 
 def _reduce_teams(shape: Shape) -> list[str]:
-    """Within as many threads as are both in a team and in a subgroup; then over those of a team."""
-    groups, tokens, each = shape.rows // 4, shape.tokens, shape.threads // shape.teams
-    results = groups * tokens
-    pairs = [(t, q) for t in range(tokens) for q in range(groups)]
-    lines = [f"    var s{t}_{q} = {four(q, t)};" for t, q in pairs]
-    for step in (1 << bit for bit in range(each.bit_length() - 1)):
+    """Within 32 threads, or a subgroup of fewer; then over those of a team."""
+    groups = range(shape.rows // 4)
+    lines = ["    let width = min(subgroup, 32u);", *(f"    var s{q} = {four(q, 0)};" for q in groups)]
+    for step in (1, 2, 4, 8, 16):
         # A swap reaches no further than the subgroup, so beyond that it counts for nothing.
-        for t, q in pairs:
-            swapped = f"subgroupShuffleXor(s{t}_{q}, {step}u)"
-            lines.append(f"    s{t}_{q} += select(vec4<f32>(0.0), {swapped}, {step}u < subgroup);")
-    lines += [f"    let width = min(subgroup, {each}u);", "    if mine % width == 0u {"]
+        for q in groups:
+            swapped = f"subgroupShuffleXor(s{q}, {step}u)"
+            lines.append(f"    s{q} += select(vec4<f32>(0.0), {swapped}, {step}u < width);")
     lines += [
-        f"        partials[thread / width * {results}u + {t * groups + q}u] = s{t}_{q};" for t, q in pairs
-    ]
-    lines += [
+        "    if thread % width == 0u {",
+        *(f"        partials[thread / width * {len(groups)}u + {q}u] = s{q};" for q in groups),
         "    }",
         "    workgroupBarrier();",
-        f"    for (var item = thread; item < {results * shape.teams}u; item += {shape.threads}u) {{",
+        f"    for (var item = thread; item < {len(groups)}u * teams; item += {shape.threads}u) {{",
+        f"        let start = item / {len(groups)}u * (each / width);",
         "        var total = vec4<f32>(0.0);",
-        f"        for (var s = 0u; s < {each}u / width; s++) {{",
-        f"            total += partials[(item / {results}u * ({each}u / width) + s) * {results}u + item % {results}u];",
+        "        for (var s = start; s < start + each / width; s++) {",
+        f"            total += partials[s * {len(groups)}u + item % {len(groups)}u];",
         "        }",
         *_finish(shape, "total"),
         "    }",
@@ -121,17 +121,17 @@ def _reduce_teams(shape: Shape) -> list[str]:
 
 
 def _finish(shape: Shape, value: str) -> list[str]:
-    groups, results = shape.rows // 4, shape.rows // 4 * shape.tokens
-    if shape.teams == 1:
+    groups = shape.rows // 4
+    if shape.tokens > 1:
         place = [
             f"        let row = first_row + item % {groups}u * 4u;",
             f"        let token = first_token + item / {groups}u;",
         ]
     else:
         place = [
-            f"        let first = ((unit - shape.x) * {shape.teams}u + item / {results}u) * {shape.rows}u;",
-            f"        let row = first + item % {groups}u * 4u;",
-            f"        let token = first_token + item % {results}u / {groups}u;",
+            f"        let own = ((unit - shape.x) * teams + item / {groups}u) * {shape.rows}u;",
+            f"        let row = own + item % {groups}u * 4u;",
+            "        let token = first_token;",
         ]
     return [
         *place,
@@ -143,8 +143,12 @@ def _finish(shape: Shape, value: str) -> list[str]:
 
 def _reduce_tree(shape: Shape) -> list[str]:
     groups, tokens, threads = shape.rows // 4, shape.tokens, shape.threads
-    results, each = groups * tokens, threads // shape.teams
-    own = "thread" if shape.teams == 1 else "mine"
+    results = groups * tokens
+    own, each, items = ("mine", "each", f"{groups}u * teams")
+    value = f"partials[item % {groups}u * {threads}u + item / {groups}u * each]"
+    if tokens > 1:
+        own, each, items = "thread", f"{threads}u", f"{results}u"
+        value = f"partials[item * {threads}u]"
     lines = [
         f"    partials[{(t * groups + q) * threads}u + thread] = {four(q, t)};"
         for t in range(tokens)
@@ -152,7 +156,7 @@ def _reduce_tree(shape: Shape) -> list[str]:
     ]
     lines += [
         "    workgroupBarrier();",
-        f"    for (var step = {each // 2}u; step > 0u; step /= 2u) {{",
+        f"    for (var step = {each} / 2u; step > 0u; step /= 2u) {{",
         f"        if {own} < step {{",
     ]
     lines += [
@@ -163,13 +167,8 @@ def _reduce_tree(shape: Shape) -> list[str]:
         "        }",
         "        workgroupBarrier();",
         "    }",
-        f"    for (var item = thread; item < {results * shape.teams}u; item += {threads}u) {{",
-        *_finish(
-            shape,
-            f"partials[item * {threads}u]"
-            if shape.teams == 1
-            else f"partials[item % {results}u * {threads}u + item / {results}u * {each}u]",
-        ),
+        f"    for (var item = thread; item < {items}; item += {threads}u) {{",
+        *_finish(shape, value),
         "    }",
     ]
     return lines

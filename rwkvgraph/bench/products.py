@@ -48,11 +48,6 @@ class Case:
         """Of every part."""
         return [rows for parts, _ in self.matrices for rows in parts]
 
-    @property
-    def columns(self) -> int:
-        """The most that a matrix has."""
-        return max(columns for _, columns in self.matrices)
-
     def __str__(self) -> str:
         sizes = [f"{sum(parts)}x{columns}" for parts, columns in self.matrices]
         found = {size: sizes.count(size) for size in sizes}

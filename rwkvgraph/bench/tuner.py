@@ -43,7 +43,6 @@ def _team(
 CANDIDATES = {
     "gpu": (
         *(Shape("split", threads, 4, 1) for threads in (32, 64, 128, 256)),
-        *(Shape("split", threads, 4, 1, teams=threads // 32) for threads in (64, 128, 256)),
         *(Shape("split", threads, 4, 4) for threads in (32, 64, 128)),
         Shape("split", 64, 8, 4),
         Shape("split", 64, 4, 8),
@@ -132,7 +131,7 @@ def tune(
 
 def _trial(run: Run, case: Case, count: int, tokens: int, rounds: Rounds, target: Target) -> Trial:
     """The kernel as it is warms the device up, and says what is right."""
-    kernels = kernels_for(target, case.rows, case.columns)
+    kernels = kernels_for(target, case.rows)
     kernel = next(shape for shape, most in kernels if most is None or tokens <= most)
     wanted = run.values(kernel)
     times, wrong = {kernel: run.measure(kernel, rounds)}, {}
@@ -205,4 +204,4 @@ def rules_for(trials: Sequence[Trial], wrong: Collection[Shape] = ()) -> Rules:
 
 def chosen_by(table: Sequence[Shape], trial: Trial) -> Shape:
     """The kernel that a table chooses for a trial."""
-    return kernel_of(next(s for s in table if suits(s, trial.case.rows, trial.case.columns, trial.tokens)))
+    return kernel_of(next(s for s in table if suits(s, trial.case.rows, trial.tokens)))

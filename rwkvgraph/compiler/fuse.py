@@ -119,15 +119,47 @@ class _Fusion:
             self.join(earlier, later)
 
     def join_matmuls(self) -> None:
-        """Put matmuls that do not need each other side by side, each with the earliest it can join."""
+        """Put matmuls that do not need each other side by side: those of a level, then what is left."""
+        levels = self._levels()
         seen: list[int] = []
-        for index, op in enumerate(self._ops):
-            group = self._group[index]
-            if op.kind != "matmul" or group in seen:
-                continue
-            near = [other for other in seen if self._layer(other) == op.layer]
-            if not any(self._join_beside(other, group) for other in near):
-                seen.append(group)
+        for index, level in levels.items():
+            near = [other for other in seen if levels[other] == level]
+            if not any(self._join_beside(other, index) for other in self._near(near, index)):
+                seen.append(index)
+        left: list[int] = []
+        for group in seen:
+            if not any(self._join_beside(other, group) for other in self._near(left, group)):
+                left.append(group)
+
+    def _near(self, groups: Sequence[int], group: int) -> list[int]:
+        """Those of the group's layer."""
+        return [other for other in groups if self._layer(other) == self._layer(group)]
+
+    def _levels(self) -> dict[int, int]:
+        """How many matmuls of its layer come before each matmul, one after another.
+
+        What nobody waits for before a recurrence has run goes to the last level before it: there it hides what
+        little the others of that level have to do, and those of earlier levels stay so few that they can as well
+        work out the rows that they multiply.
+        """
+        found: dict[int, int] = {}
+        for layer in dict.fromkeys(op.layer for op in self._ops):
+            own = [index for index, op in enumerate(self._ops) if op.layer == layer]
+            products = [index for index in own if self._ops[index].kind == "matmul"]
+            for index in products:
+                below = [found[other] for other in products if self._needs_of(index, other)]
+                found[index] = 1 + max(below, default=-1)
+            for recurrence in (index for index in own if self._ops[index].kind == "wkv"):
+                before = [index for index in products if not self._needs_of(index, recurrence)]
+                last = max((found[index] for index in before), default=0)
+                for index in before:
+                    if not any(self._needs_of(other, index) for other in before):
+                        found[index] = last
+        return dict(sorted(found.items()))
+
+    def _needs_of(self, later: int, earlier: int) -> bool:
+        """Whether an operation needs another, directly or not; before anything is merged."""
+        return later > earlier and bool(self._above[later] >> earlier & 1)
 
     def join_leftovers(self) -> None:
         """Let each group of maps that is alone with an effect ride along with a later pass.

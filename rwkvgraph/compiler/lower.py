@@ -86,7 +86,10 @@ def _lower_matmul(group: Group, plan: Plan, target: Target, before: Group | None
         return [item for item, _ in found]
     ((item, parts),) = found
     shape = kernel_for(target, parts, 1)
-    if shape.family != "split" or shape.threads != tuning_for(target).row_threads:
+    tuning = tuning_for(target)
+    if shape.family != "split" or shape.threads != tuning.row_threads:
+        return [item]
+    if shape.groups([part.rows for part in parts], 1) > tuning.inline_groups:
         return [item]
     return [replace(item, inlined=lower_inlined(group, before, parts, plan, target, shape))]
 

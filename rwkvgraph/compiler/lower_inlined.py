@@ -109,7 +109,7 @@ def _lower(
     functions = tuple(writer.functions.values())
     kernel = Parts(writer.bindings(), functions, (*statements, *after), len(writer.table), LANES, subgroups)
     source = assemble(group.label, kernel, body, shape.threads, target.dialect)
-    units = set_units(writer, parts, shape.group_rows)
+    units = set_units(writer, parts, shape)
     rows = Amount.of(parts[0].op.shape[0])
     table = ((rows, Amount(units), Amount(), Amount()), *writer.table)
     grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)

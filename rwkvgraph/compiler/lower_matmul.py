@@ -106,7 +106,7 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         return replace(source, engine=f"{main}\n") if shape.family == "share" else source
 
     for shape, most_tokens in _kernels(target, parts):
-        units = set_units(writer, parts, shape.group_rows)
+        units = set_units(writer, parts, shape)
         size = (rows, Amount(units), Amount(), Amount())
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
         grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
@@ -125,17 +125,23 @@ def kernel_for(target: Target, parts: Sequence[Part], tokens: int) -> Shape:
 
 
 def _kernels(target: Target, parts: Sequence[Part]) -> list[tuple[Shape, int | None]]:
-    columns = max(resolve(part.op.x.shape[1], {}) for part in parts)
-    return kernels_for(target, [part.rows for part in parts], columns)
+    return kernels_for(target, [part.rows for part in parts])
 
 
-def set_units(writer: Writer, parts: Sequence[Part], rows: int) -> int:
-    """Write where each part's workgroups start, for `rows` matrix rows a workgroup; gives their number."""
+def set_units(writer: Writer, parts: Sequence[Part], shape: Shape) -> int:
+    """Write where each part's workgroups start, and in how many teams they are; gives their number."""
     units = 0
     for index, part in enumerate(parts):
-        writer.table[WORDS * index] = (Amount(units), *writer.table[WORDS * index][1:])
-        units += -(-part.rows // rows)
+        teams = shape.teams_for(_columns(part))
+        first, place = WORDS * index, writer.table[WORDS * index + 2]
+        writer.table[first] = (Amount(units), *writer.table[first][1:])
+        writer.table[first + 2] = (*place[:2], Amount(teams), place[3])
+        units += -(-part.rows // (shape.group_rows * teams))
     return units
+
+
+def _columns(part: Part) -> int:
+    return resolve(part.op.x.shape[1], {})
 
 
 def _region(part: Part) -> Region:

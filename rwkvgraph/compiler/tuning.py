@@ -31,6 +31,7 @@ class Tuning:
     share: Shape = Shape("share", 256, 4, 1, max_tokens=1, depth=8)
     leg_bytes: int = 32 << 20
     single_shares: int = 16
+    inline_groups: int = 256
     single_threads: int = 512
     held: int = 2
 
@@ -49,14 +50,11 @@ def _of_kind(target: Target) -> Tuning:
     return GPU
 
 
-def kernels_for(target: Target, rows: Sequence[int], columns: int) -> list[tuple[Shape, int | None]]:
-    """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any.
-
-    columns: the most that any of them has.
-    """
+def kernels_for(target: Target, rows: Sequence[int]) -> list[tuple[Shape, int | None]]:
+    """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any."""
     shapes = [shape for shape in tuning_for(target).matmul if fits(shape, target.limits)]
     firsts = sorted({1} | {tokens for shape in shapes for tokens in _changes(shape, rows)})
-    chosen = [next(shape for shape in shapes if suits(shape, rows, columns, first)) for first in firsts]
+    chosen = [next(shape for shape in shapes if suits(shape, rows, first)) for first in firsts]
     found = list(zip(map(kernel_of, chosen), firsts, strict=True))
     kernels: list[tuple[Shape, int | None]] = []
     for (shape, _), later in zip(found, [*found[1:], None], strict=True):
@@ -78,13 +76,12 @@ def fits(shape: Shape, limits: Limits) -> bool:
 
 def kernel_of(shape: Shape) -> Shape:
     """A shape without what says when it is chosen: the same for the same kernel."""
-    return replace(shape, max_tokens=None, max_columns=None, min_groups=0)
+    return replace(shape, max_tokens=None, min_groups=0)
 
 
-def suits(shape: Shape, rows: Sequence[int], columns: int, tokens: int) -> bool:
-    """Whether a table's kernel is meant for runs of so many tokens, over matrices of such sizes."""
+def suits(shape: Shape, rows: Sequence[int], tokens: int) -> bool:
+    """Whether a table's kernel is meant for runs of so many tokens, over matrices of so many rows."""
     is_within = shape.max_tokens is None or tokens <= shape.max_tokens
-    is_within &= shape.max_columns is None or columns <= shape.max_columns
     return is_within and shape.groups(rows, tokens) >= shape.min_groups
 
 
@@ -141,7 +138,6 @@ GPU = Tuning(
     256,
     1024,
     (
-        Shape("split", 256, 4, 1, max_tokens=1, max_columns=512, teams=8),
         Shape("split", 256, 4, 1, max_tokens=1),
         Shape("split", 64, 4, 4, max_tokens=8),
         Shape("team", 256, 4, 8, max_tokens=16, min_groups=120, wide=16, teams=8, depth=64, ahead=2),

@@ -70,7 +70,7 @@ def read_tuning(path: str | Path) -> TuningFile:
         )
     shapes = tuple(_shape(path, number, entry) for number, entry in enumerate(kernels, 1))
     if shapes[-1] != kernel_of(shapes[-1]):
-        raise _fault(path, "its last kernel serves all runs: without max_tokens, max_columns and min_groups")
+        raise _fault(path, "its last kernel serves all runs: without max_tokens and min_groups")
     return TuningFile(adapter, shapes)
 
 
@@ -82,14 +82,12 @@ def _shape(path: str | Path, number: int, entry: object) -> Shape:
                      f"{', '.join(sorted(wanted))}")  # fmt: skip
     for name, value in entry.items():
         is_kind = isinstance(value, str) if name == "family" else type(value) is int
-        if not is_kind and not (name in ("max_tokens", "max_columns") and value is None):
+        if not is_kind and not (name == "max_tokens" and value is None):
             raise _fault(path, f"{name} of kernel {number} is {value!r:.80}; it is a number, `family` a name")
     shape = Shape(**entry)
     rule = flaw(shape)
-    if rule is None and any(most is not None and most < 1 for most in (shape.max_tokens, shape.max_columns)):
-        rule = "max_tokens and max_columns are at least 1"
-    if rule is not None:
-        raise _fault(path, f"kernel {number} is {entry}; {rule}")
+    if rule is not None or (shape.max_tokens is not None and shape.max_tokens < 1):
+        raise _fault(path, f"kernel {number} is {entry}; {rule or 'max_tokens is at least 1'}")
     return shape
 
 
