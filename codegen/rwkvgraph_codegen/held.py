@@ -1,7 +1,8 @@
 """Kernels for a single row: what they load is asked for at once, and kept in registers.
 
-Nothing else hides how long memory takes where a row is all there is: a load after a reduction, or of a row that
-another load tells, waits as long again (NVIDIA H200: 0.6 µs from the cache that all share, 0.9 from memory).
+Nothing else hides how long memory takes where a row is all there is: a load after a reduction, or of a row
+that another load tells, waits as long again (NVIDIA H200: 0.6 µs from the cache that all share, 0.9 from
+memory).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 class Held:
     """The loads of some statements that can be made ahead of all of them.
 
-    common: those of one value for all lanes, with the calls that tell a row. lanes: those of a lane. names: of the
-    statements' variables, which of the held ones they are.
+    common: those of one value for all lanes, with the calls that tell a row. lanes: those of a lane. names:
+    of the statements' variables, which of the held ones they are.
     """
 
     common: tuple[Statement, ...]
@@ -32,6 +33,13 @@ class Held:
         new = {name: self.name(name, suffix) for name in self.names}
         return [_renamed(item, new) for item in statements if isinstance(item, Store) or item.name not in new]
 
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """(name, type) of all."""
+        return [
+            (item.name, _kind(item)) for item in (*self.common, *self.lanes) if not isinstance(item, Store)
+        ]
+
     def name(self, variable: str, suffix: str = "") -> str:
         """Which variable stands for a statement's."""
         held = self.names.get(variable, variable)
@@ -40,6 +48,12 @@ class Held:
     def lane(self, lane: str, suffix: str) -> list[Load]:
         """The loads of a lane."""
         return [replace(load, name=load.name + suffix, lane=lane) for load in self.lanes]
+
+
+def _kind(item: Load | Call) -> str:
+    if isinstance(item, Call) or item.mode == "word":
+        return "u32"
+    return "vec4<u32>" if item.mode == "words" else "V"
 
 
 def hold(statements: Sequence[Statement]) -> Held:

@@ -121,7 +121,7 @@ def row_kernel(
 
 
 def prepare(phases: list[Phase], threads: int, subgroups: bool, row: int) -> str:
-    """The function `prepare(thread, subgroup)`, which leaves the reductions of a row in variables of a thread.
+    """The function `prepare(thread, subgroup)`: it leaves a row's reductions in variables of each thread.
 
     row: of the uniform's table, with the row's elements and lanes.
     """

@@ -25,15 +25,16 @@ class Shape:
     """How a kernel cuts the work.
 
     Its family, threads a workgroup, matrix rows and tokens of a thread or workgroup.
-    family "split": the threads of a workgroup share the columns of `rows` rows and `tokens` tokens. For one token,
-    where columns are few, in several teams, each with rows of its own: as many as the uniform says.
+    family "split": the threads of a workgroup share the columns of `rows` rows and `tokens` tokens. For one
+    token, where columns are few, in several teams, each with rows of its own: as many as the uniform says.
     family "lanes": a thread takes `rows` rows and all columns; a subgroup of 8 or more hands tokens round.
     family "team": a workgroup is several `teams`, which share the columns of one tile; each is a rectangle of
     threads, `wide` along the rows, each with `rows` by `tokens` sums. Workgroup memory holds a step of
     `depth` columns, once or, with two `buffers`, twice; `ahead` steps more are on their way.
     family "share": for one token; a given number of workgroups share the matrix, and a thread multiplies
     `depth` columns of four rows at a time.
-    max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen only where it makes so many workgroups.
+    max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen
+    only where it makes so many workgroups.
     """
 
     family: str
@@ -66,7 +67,7 @@ class Shape:
         return self.tokens * (self.deep if self.family == "team" else 1)
 
     def teams_for(self, columns: int) -> int:
-        """Teams of a workgroup of family "split" for a matrix of so many columns: each of 32 threads or more."""
+        """Teams of a workgroup for a matrix of so many columns; several only for one token, split."""
         if self.family != "split" or self.tokens != 1:
             return 1
         teams = 1

@@ -1,8 +1,7 @@
 """The matrix product for one token where a fixed number of workgroups takes all of it, a share each.
 
 For relays: what a workgroup reads of its matrix does not depend on the passes before, so the first weights
-are
-asked for while it waits for the other workgroups (`ahead`), and used after that (`work`).
+are asked for while it waits for the other workgroups (`ahead`), and used after that (`work`).
 """
 
 from __future__ import annotations

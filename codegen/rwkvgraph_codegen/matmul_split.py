@@ -12,8 +12,8 @@ from rwkvgraph_codegen.source import fill
 def split(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
     """Each thread sums every so many-th block of columns; the workgroup adds the sums up.
 
-    prepares: `prepare(thread, subgroup)` is called before the first input is asked for, and after the first
-    weights are.
+    prepares: for one token; `prepare(thread, subgroup)` is called before `input` first is, which is given
+    what `input_ahead(part, lane)` loaded before that, with the first weights.
     """
     rows, tokens, threads = shape.rows, shape.tokens, shape.threads
     groups = rows // 4
@@ -39,12 +39,19 @@ def split(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
     out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
     own, each = ("thread", f"{threads}u") if tokens > 1 else ("mine", "each")
     if prepares:
-        out += [f"    var w{r} = weight(part, row{r} + min({own}, shape.z - 1u));" for r in range(rows)]
+        out.append(f"    let k0 = min({own}, shape.z - 1u);")
+        out += [f"    var w{r} = weight(part, row{r} + k0);" for r in range(rows)]
+        out += ["    var c0 = input_ahead(part, 2u * k0);", "    var d0 = input_ahead(part, 2u * k0 + 1u);"]
         out.append("    prepare(thread, subgroup);" if subgroups else "    prepare(thread);")
-        next_weights = [f"            w{r} = weight(part, row{r} + k);" for r in range(rows)]
+        following = [f"            w{r} = weight(part, row{r} + k);" for r in range(rows)]
+        following += [
+            f"            {name}0 = input_ahead(part, 2u * k{at});"
+            for name, at in (("c", ""), ("d", " + 1u"))
+        ]
         out.append(f"    for (var k = {own}; k < shape.z;) {{")
-        out += [*_inputs(shape), *_sums(shape), f"        k += {each};"]
-        out += ["        if k < shape.z {", *next_weights, "        }", "    }"]
+        out += ["        let a0 = input(part, 2u * k, c0);", "        let b0 = input(part, 2u * k + 1u, d0);"]
+        out += [*_sums(shape), f"        k += {each};"]
+        out += ["        if k < shape.z {", *following, "        }", "    }"]
     else:
         out.append(f"    for (var k = {own}; k < shape.z; k += {each}) {{")
         out += [f"        let w{r} = weight(part, row{r} + k);" for r in range(rows)]

@@ -1,8 +1,7 @@
 """Several kernels as one: a relay, whose workgroups take one kernel after another and meet in between.
 
 A kernel comes as its own module and stays as it is, but for the names that it declares, which get a number,
-and
-the bindings, which all share. Nothing here knows what the kernels do.
+and the bindings, which all share. Nothing here knows what the kernels do.
 """
 
 from __future__ import annotations
@@ -72,8 +71,7 @@ class Leg:
     """One kernel of a relay.
 
     bindings: those of the relay that its own are, in order. rows: of its uniform's table, `size` aside. The
-    tables
-    of kernels with an engine lie in one array, one after another.
+    tables of kernels with an engine lie in one array, one after another.
     """
 
     source: Source
@@ -85,8 +83,7 @@ def can_be_leg(source: Source, threads: int, subgroups: bool) -> bool:
     """Whether workgroups of `threads` can stand in for the kernel's own: they run it several times at once.
 
     All of these do the same, so that writing twice does no harm, where a barrier parts what they read from
-    what
-    they write.
+    what they write.
     """
     whole = threads % source.threads == 0 and (not subgroups or source.threads % 32 == 0)
     return source.threads == threads or (whole and "workgroupBarrier" in source.text)

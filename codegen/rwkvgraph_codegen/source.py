@@ -19,8 +19,7 @@ class Source:
     """A compute shader: text, the bindings in order (binding 0 is the uniform), threads a workgroup.
 
     engine: the end of the text, where that is the same for many kernels and what differs is in functions
-    before it;
-    in a relay it is there once for all of them.
+    before it; in a relay it is there once for all of them.
     """
 
     text: str

@@ -85,7 +85,7 @@ def compile_stages(
     fused = dump("30-fuse", fuse(simple.graph, target.limits))
     if checked:
         check_fuse(simple.graph, fused)
-    slots = dump("40-plan", plan(fused.groups, by_layer=target.kind == "gpu" or target.resident > 0))
+    slots = dump("40-plan", plan(fused.groups, target.resident > 0, target.kind == "gpu"))
     if checked:
         check_plan(fused.groups, slots)
     pairs = zip((None, *fused.groups), fused.groups, strict=False)

@@ -138,9 +138,9 @@ class _Fusion:
     def _levels(self) -> dict[int, int]:
         """How many matmuls of its layer come before each matmul, one after another.
 
-        What nobody waits for before a recurrence has run goes to the last level before it: there it hides what
-        little the others of that level have to do, and those of earlier levels stay so few that they can as well
-        work out the rows that they multiply.
+        What nobody waits for before a recurrence has run goes to the last level before it: there it hides
+        what little the others of that level have to do, and those of earlier levels stay so few that they
+        can as well work out the rows that they multiply.
         """
         found: dict[int, int] = {}
         for layer in dict.fromkeys(op.layer for op in self._ops):

@@ -36,7 +36,8 @@ MOST_TURNS = 65535
 def lower(group: Group, plan: Plan, target: Target, before: Group | None = None) -> list[Pass]:
     """The passes that run a group: one, or several for a matrix in more parts than a pass can bind.
 
-    before: the group that runs right before. Raises CompileError where the pass would break one of the target's limits.
+    before: the group that runs right before. Raises CompileError where the pass would break one of the
+    target's limits.
     """
     match group.kind:
         case "matmul":
@@ -168,7 +169,7 @@ def _parts(writer: Writer, subgroups: bool = False) -> Parts:
 def _with_leg(item: Pass, leg: Variant, target: Target) -> Pass:
     """The pass, with this kernel for relays where there are any whose workgroups can run it."""
     threads = tuning_for(target).share.threads
-    if not target.resident or not can_be_leg(leg.source, threads, target.subgroups):
+    if not (target.resident or target.kind == "gpu") or not can_be_leg(leg.source, threads, target.subgroups):
         return item
     return replace(item, leg=leg)
 

@@ -1,12 +1,13 @@
 """Matrix products that work out by themselves the rows they multiply: for a single token.
 
-What a row of one token takes is little next to a dispatch of its own (NVIDIA H200: 7 µs of 60 a layer, twice), so
-each workgroup of the product that reads it does it again.
+What a row of one token takes is little next to a dispatch of its own (NVIDIA H200: 7 µs of 60 a layer,
+twice), so each workgroup of the product that reads it does it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rwkvgraph.compiler.domain import Domain, find_domain, matmul_domain
 from rwkvgraph.compiler.fuse import Group
@@ -31,7 +32,7 @@ from rwkvgraph.op import DType, TensorOp
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.quant import BLOCK
 from rwkvgraph.view import LANES, T
-from rwkvgraph_codegen import Parts, Shape, Statement, assemble, matmul_main, prepare, uses_subgroups
+from rwkvgraph_codegen import Parts, Shape, Statement, assemble, hold, matmul_main, prepare, uses_subgroups
 
 
 def lower_inlined(
@@ -63,45 +64,27 @@ def _lower(
     target: Target,
     shape: Shape,
     domain: Domain,
-) -> Inlined:
+) -> Inlined | None:
     own = matmul_domain(parts[0].op)
     writer = Writer(group, plan.places, own, WORDS * len(parts), is_single=True, ahead=before.ops)
     size = writer.row_of("row", Amount(domain.inner), Amount(domain.count), Amount(), Amount())
     read = list(dict.fromkeys(part.op.x.source for part in parts if isinstance(part.op.x.source, TensorOp)))
     phases = phases_of(writer, before.ops, read, domain)
     statements: list[Statement] = [item for phase in phases for item in phase.statements]
-    weights = [weight_of(writer, part) for part in parts]
-    inputs: list[str] = []
-    writer.forget_names()
-    is_ragged = domain.inner % BLOCK != 0
-    for index, part in enumerate(parts):
-        set_place(writer, index, part)
-        place = (Amount(), Amount(), Amount(), Amount(writer.start_part()))
-        writer.table[WORDS * index + 2] = place
-        scope = Scope(writer, "lane", domain=domain)
-        assert isinstance(part.op.x.source, TensorOp), "the caller has looked"
-        value = scope.value(part.op.x.source)
-        value = f"columns_only(part, lane, {value})" if is_ragged else value
-        inputs.append(
-            "\n            ".join([*(item.text() for item in scope.statements), f"return {value};"])
-        )
-        statements += scope.statements
-        writer.forget_names()
+    weights = [f"return {weight_of(writer, part)};" for part in parts]
+    inputs = _inputs(writer, parts, domain)
+    if inputs is None:
+        return None
+    statements += inputs.statements
     finish, after = finish_of(writer, parts)
     subgroups = uses_subgroups(shape, target.subgroups)
-    before_input = [
-        f"    let first = here.at[part * {WORDS}u + 2u].w;",
-        "    let i0 = 0u;",
-        "    let i1 = 0u;",
-        f"    let n = f32(here.at[{size}].x);",
-    ]
     body = "\n".join(
         [
             part_of(len(parts)),
-            *([COLUMNS_ONLY] if is_ragged else []),
-            switch("fn weight(part: u32, index: u32) -> vec4<u32>", [f"return {text};" for text in weights]),
+            *([COLUMNS_ONLY] if domain.inner % BLOCK else []),
+            switch("fn weight(part: u32, index: u32) -> vec4<u32>", weights),
             prepare(phases, shape.threads, subgroups, size),
-            switch("fn input(part: u32, base: u32, lane: u32) -> vec4<f32>", inputs, before_input),
+            inputs.text(size),
             finish,
             matmul_main(shape, subgroups, prepares=True),
         ]
@@ -114,3 +97,62 @@ def _lower(
     table = ((rows, Amount(units), Amount(), Amount()), *writer.table)
     grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
     return Inlined(Variant(source, table, grid, 1), tuple(writer.buffers))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the columns of each part's input are made of: lines that load, and lines that go on from there.
+
+    fields: (name, type) of what is loaded, the same for all parts.
+    """
+
+    loads: list[str]
+    values: list[str]
+    fields: list[tuple[str, str]]
+    statements: list[Statement]
+
+    def text(self, size: int) -> str:
+        """The functions `input_ahead` and `input`. size: the place in the table of the row's."""
+        places = [f"    let first = here.at[part * {WORDS}u + 2u].w;", "    let i0 = 0u;", "    let i1 = 0u;"]
+        given = [f"    let {name} = loaded.{name};" for name, _ in self.fields]
+        given.append(f"    let n = f32(here.at[{size}].x);")
+        fields = [f"    {name}: {kind}," for name, kind in self.fields]
+        return "\n".join(
+            [
+                "struct Loaded {",
+                *fields,
+                "}",
+                switch("fn input_ahead(part: u32, lane: u32) -> Loaded", self.loads, places),
+                switch(
+                    "fn input(part: u32, lane: u32, loaded: Loaded) -> vec4<f32>",
+                    self.values,
+                    [*places, *given],
+                ),
+            ]
+        )
+
+
+def _inputs(writer: Writer, parts: Sequence[Part], domain: Domain) -> _Inputs | None:
+    """None where the parts' inputs are made of different loads, or of none."""
+    writer.forget_names()
+    found = _Inputs([], [], [], [])
+    for index, part in enumerate(parts):
+        set_place(writer, index, part)
+        writer.table[WORDS * index + 2] = (Amount(), Amount(), Amount(), Amount(writer.start_part()))
+        scope = Scope(writer, "lane", domain=domain)
+        assert isinstance(part.op.x.source, TensorOp), "the caller has looked"
+        value = scope.value(part.op.x.source)
+        held = hold(scope.statements)
+        if not held.fields or held.fields != (found.fields or held.fields):
+            return None
+        found.fields[:] = held.fields
+        names = ", ".join(name for name, _ in held.fields)
+        loads = [item.text() for item in (*held.common, *held.lanes)]
+        found.loads.append("\n            ".join([*loads, f"return Loaded({names});"]))
+        value = held.name(value)
+        value = f"columns_only(part, lane, {value})" if domain.inner % BLOCK else value
+        rest = [item.text() for item in held.rest(scope.statements)]
+        found.values.append("\n            ".join([*rest, f"return {value};"]))
+        found.statements.extend(scope.statements)
+        writer.forget_names()
+    return found

@@ -23,6 +23,10 @@ WORDS = 3
 """Rows of the uniform's table that each part takes: its shape, its weights' place, its input's place."""
 
 
+QUAD_BLOCKS = 16
+"""What four rows cost a workgroup of a relay besides their blocks of columns, in such blocks."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Some rows of one matrix, side by side with others in a pass. `first`: its first row in the result."""
@@ -39,7 +43,7 @@ class Part:
 
 
 def lower_matmul(group: Group, plan: Plan, target: Target) -> list[tuple[Pass, list[Part]]]:
-    """The passes of a matmul group, with their parts: one, unless there are more parts than a pass can bind."""
+    """The passes of a matmul group, with their parts: one, unless there are more than a pass can bind."""
     passes = []
     for parts in _chunks(_parts(group), _others(group, plan), target.limits.max_storage_buffers):
         passes.append((_lower(group, parts, plan, target), parts))
@@ -159,12 +163,13 @@ def _bytes(parts: Sequence[Part]) -> int:
 def _set_shares(writer: Writer, parts: Sequence[Part], workgroups: int) -> int:
     """Write which workgroups each part has, of as many as run at once; gives their number.
 
-    Each has at least one, and the next goes to the part whose workgroups have the most rows.
+    Each has at least one, and the next goes to the part whose workgroups have the most to do.
     """
     quads = [-(-part.rows // LANES) for part in parts]
+    work = [-(-_columns(part) // BLOCK) + QUAD_BLOCKS for part in parts]
     shares = [1] * len(parts)
     for _ in range(workgroups - len(parts)):
-        index = max(range(len(parts)), key=lambda at: -(-quads[at] // shares[at]))
+        index = max(range(len(parts)), key=lambda at: -(-quads[at] // shares[at]) * work[at])
         if shares[index] < quads[index]:
             shares[index] += 1
     units = 0

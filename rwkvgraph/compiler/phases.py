@@ -20,8 +20,8 @@ def phases_of(
 ) -> list[Phase]:
     """The reductions of a group in as few loops as their dependencies allow, four of one kind a loop.
 
-    roots: the operations that need them, if not all that leave something behind. domain: theirs, if it is not the
-    kernel's.
+    roots: the operations that need them, if not all that leave something behind. domain: theirs, if it is
+    not the kernel's.
     """
     level: dict[Want, int] = {}
     waiting: dict[tuple[int, str], list[tuple[Row, int, str]]] = defaultdict(list)

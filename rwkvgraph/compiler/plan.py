@@ -70,12 +70,13 @@ class Plan:
         return f"Plan({len(self.slots)} slots for {len(self.places)} results)"
 
 
-def plan(groups: Sequence[Group], by_layer: bool = False) -> Plan:
+def plan(groups: Sequence[Group], by_layer: bool = False, by_pair: bool = False) -> Plan:
     """Give every result that leaves its group a place; slots are used again when their last reader has run.
 
     Results of a group with equal rows lie side by side in one slot, so that a pass binds one buffer for them.
     A slot is never free for the group that reads it last, so no pass has one buffer on both sides.
-    by_layer: nor for any other group of the same layer, so that in a relay each is written once.
+    by_layer: nor for any other group of the same layer, so that in a relay each is written once. by_pair: nor
+    for the next group, which may run at the same time.
     """
     ends, walked = _last_uses(groups), _walked(groups)
     slots: list[Slot] = []
@@ -93,7 +94,7 @@ def plan(groups: Sequence[Group], by_layer: bool = False) -> Plan:
                 column += row_width(op.shape)
             slot.residents += ops
             ending[max(ends[op] for op in ops)].append(slot)
-        waiting += ending.pop(index, ())
+        waiting += ending.pop(index - 1 if by_pair else index, ())
         if by_layer and index + 1 < len(groups) and groups[index + 1].layer == group.layer:
             continue
         for slot in waiting:

@@ -94,7 +94,7 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Inlined:
-    """A kernel for one token that also does what the pass before its own does, but for leaving it to others."""
+    """A kernel for one token that does again, for itself, what the pass before its own does."""
 
     variant: Variant
     buffers: tuple[Buffer | Slot, ...]
@@ -106,8 +106,7 @@ class Pass:
 
     group: the operations that it runs, or a part of: a matrix in many parts takes several passes. leg: its
     kernel for a single row in a relay, where there are relays and it can be in one. reads: the matrices that
-    it
-    multiplies by. inlined: its kernel that does again what the pass before does.
+    it multiplies by. inlined: its kernel that does again what the pass before does.
     """
 
     group: Group
@@ -153,12 +152,13 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Relay:
-    """Neighbouring passes that one dispatch runs where each has a single row: one after another.
+    """Neighbouring passes that one dispatch runs where each has a single row.
 
-    Its workgroups all run at the same time, and wait for each other between two passes. first: where its
-    passes
-    begin among the program's. variant: the one kernel, and the uniform's rows: the most turns of a wait, four
-    numbers a pass (grid in x, y, z, workgroups in all), then the tables of the passes.
+    One after another: its workgroups all run at the same time, and wait for each other between two passes
+    (`meets`). Or a pair at the same time, of which the second does again, for itself, what the first does.
+    first: where its passes begin among the program's. variant: the one kernel, and the uniform's rows: where
+    workgroups meet, the most turns of a wait and what the linker writes for each pass; then the tables of the
+    passes.
     """
 
     first: int
@@ -178,6 +178,8 @@ class Relay:
 
     def __str__(self) -> str:
         last = self.first + len(self.passes) - 1
+        if not self.meets:
+            return f"for one token passes {self.first} and {last} are one dispatch, side by side"
         return f"for one token passes {self.first} to {last} are one dispatch, in {len(self.passes)} legs"
 
     def __repr__(self) -> str:
@@ -213,8 +215,12 @@ class Program:
 
     def __str__(self) -> str:
         lines = [Line(str(step), step.layer) for step in self.passes]
-        relays = "".join(f"{relay}\n" for relay in self.relays)
-        return f"{fold_layers(lines)}\n\n{relays}{self.plan}\n\n{self!r}"
+        joined = ""
+        for meets, how in ((True, "one after another"), (False, "side by side")):
+            own = [relay for relay in self.relays if relay.meets == meets]
+            spans = ", ".join(f"{relay.first}-{relay.first + len(relay.passes) - 1}" for relay in own)
+            joined += f"for one token these passes are one dispatch each, {how}: {spans}\n" if spans else ""
+        return f"{fold_layers(lines)}\n\n{joined}{self.plan}\n\n{self!r}"
 
     def __repr__(self) -> str:
         layers = {step.layer for step in self.passes} - {None}
@@ -222,5 +228,9 @@ class Program:
         most = f", at most {max(each)} a layer" if each else ""
         kernels = len(list(self.sources()))
         slots = len(self.plan.slots)
-        relays = f", {len(self.relays)} relays for one token" if self.relays else ""
-        return f"Program({len(self.passes)} passes{most}{relays}, {kernels} shaders, {slots} scratch slots)"
+        relays = sum(relay.meets for relay in self.relays)
+        pairs = len(self.relays) - relays
+        joined = "".join(
+            f", {n} {what} for one token" for n, what in ((relays, "relays"), (pairs, "pairs")) if n
+        )
+        return f"Program({len(self.passes)} passes{most}{joined}, {kernels} shaders, {slots} scratch slots)"

@@ -13,15 +13,14 @@ from rwkvgraph_codegen import Shape, workgroup_bytes
 class Tuning:
     """Numbers that kernels are built with.
 
-    row_threads: threads that reduce a row, a power of two. single_threads: where a run has one row, as far as
-    the device allows; held: lanes of it that each of them loads ahead. sample_threads: threads that draw a token of
-    a row
-    of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul: kernels, the best
-    first; a run takes the first that is meant for its tokens, makes enough workgroups and fits the device;
-    the last serves all. weights_in_textures: whether matrices are read from textures instead of buffers.
-    share: the matrix kernel of relays, whose threads are those of all their kernels; as many as reduce a row.
-    leg_bytes: matrices of so many bytes are read faster by a dispatch of their own. single_shares:
-    threads that share a column of a head for a single token, 4, 8 or 16.
+    row_threads: threads that reduce a row, a power of two. single_threads: where a run has one row, as far
+    as the device allows; held: lanes of it that each of them loads ahead. sample_threads: threads that draw
+    a token of a row of logits, a power of two up to 1024; 256 where a workgroup may not have more. matmul:
+    kernels, the best first; a run takes the first that is meant for its tokens, makes enough workgroups and
+    fits the device; the last serves all. weights_in_textures: whether matrices are read from textures
+    instead of buffers. share: the matrix kernel of relays, whose threads are those of all their kernels; as
+    many as reduce a row. leg_bytes: matrices of so many bytes are read faster by a dispatch of their own.
+    single_shares: threads that share a column of a head for a single token, 4, 8 or 16.
     """
 
     row_threads: int
@@ -29,9 +28,9 @@ class Tuning:
     matmul: tuple[Shape, ...]
     weights_in_textures: bool = False
     share: Shape = Shape("share", 256, 4, 1, max_tokens=1, depth=8)
-    leg_bytes: int = 32 << 20
+    leg_bytes: int = 9 << 20
     single_shares: int = 16
-    inline_groups: int = 256
+    inline_groups: int = 1024
     single_threads: int = 512
     held: int = 2
 

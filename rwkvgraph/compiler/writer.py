@@ -31,8 +31,8 @@ class Want:
 class Writer:
     """Builds one kernel's bindings, uniform table, functions and statements for a group of operations.
 
-    is_single: for runs of one row, before which there is none: what asks for that one is given the row itself.
-    ahead: operations of another group that the kernel does again, for itself.
+    is_single: for runs of one row, before which there is none: what asks for that one is given the row
+    itself. ahead: operations of another group that the kernel does again, for itself.
     """
 
     def __init__(

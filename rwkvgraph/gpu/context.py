@@ -34,8 +34,7 @@ Use = Literal["storage", "uniform", "staging", "queries"]
 
 LINE = 256
 """Bytes that no two buffers share where workgroups wait for each other: what one has read would hold what
-another
-writes. A line of NVIDIA's caches has 128."""
+another writes. A line of NVIDIA's caches has 128."""
 
 FLAGS: dict[Use, int] = {
     "storage": wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST,

@@ -17,8 +17,7 @@ from rwkvgraph_codegen.dialect import NAGA, TINT, Dialect
 
 RELAY_WORKGROUPS = 128
 """Workgroups of a relay, a power of two: at least one runs on each processor of a large GPU, with nothing to
-spare
-for it to wait for. Those of a smaller GPU hold several each, or fail the trial that each kernel has to
+spare for it to wait for. Those of a smaller GPU hold several each, or fail the trial that each kernel has to
 pass."""
 
 MOST_RESIDENT = 1024

@@ -1,8 +1,7 @@
 """What relays need on a device: where their workgroups meet, and proof that all of them run at the same time.
 
 WebGPU promises neither; so each kernel is tried once, with nothing to do but to meet, before it is trusted,
-and no
-wait is without an end.
+and no wait is without an end.
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ LINES: dict[str, tuple[Callable[[Model], object], str]] = {
     "stages": (stages, "Compilation(Graph(316 ops, 179 sites) to Program(52 passes"),
     "simplified": (lambda m: stages(m).simplify, "Simplified(Graph(297 ops, 0 sites))"),  # type: ignore[attr-defined]
     "groups": (lambda m: stages(m).fuse, "Fused(52 groups, "),  # type: ignore[attr-defined]
-    "group": (lambda m: stages(m).fuse.groups[2], "Group(matmul: matmul×3)"),  # type: ignore[attr-defined]
+    "group": (lambda m: stages(m).fuse.groups[2], "Group(matmul: matmul×6)"),  # type: ignore[attr-defined]
     "plan": (lambda m: stages(m).plan, "Plan(7 slots for "),  # type: ignore[attr-defined]
     "program": (lambda m: stages(m).program, "Program(52 passes, at most 9 a layer, "),  # type: ignore[attr-defined]
-    "pass": (lambda m: stages(m).program.passes[2], "Pass(matmul×3, layer 0; 3 buffers, "),  # type: ignore[attr-defined]
+    "pass": (lambda m: stages(m).program.passes[2], "Pass(matmul×6, layer 0; 4 buffers, "),  # type: ignore[attr-defined]
     "shader": (lambda m: stages(m).program.passes[2].variants[0], "Variant("),  # type: ignore[attr-defined]
     "hooks": (lambda m: HOOKS, "Hooks(1)\n  PostFfn(2): <lambda>"),
     "sampler": (lambda m: rg.Sampler(), "Sampler(temperature=1.0"),

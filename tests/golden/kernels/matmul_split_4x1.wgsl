@@ -19,8 +19,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let is_inside = index < here.size.y;
     let last_row = shape.y - 1u;
     let last_token = here.size.x - 1u;
-    let first_row = (unit - shape.x) * 4u;
     let first_token = group.x * 1u;
+    let teams = source.z;
+    let each = 64u / teams;
+    let mine = thread % each;
+    let first_row = ((unit - shape.x) * teams + thread / each) * 4u;
     let row0 = place.x + min(first_row + 0u, last_row) * place.y;
     let row1 = place.x + min(first_row + 1u, last_row) * place.y;
     let row2 = place.x + min(first_row + 2u, last_row) * place.y;
@@ -30,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var sum1_0 = 0.0;
     var sum2_0 = 0.0;
     var sum3_0 = 0.0;
-    for (var k = thread; k < shape.z; k += 64u) {
+    for (var k = mine; k < shape.z; k += each) {
         let w0 = weight(part, row0 + k);
         let w1 = weight(part, row1 + k);
         let w2 = weight(part, row2 + k);
@@ -52,17 +55,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     partials[0u + thread] = vec4<f32>(sum0_0, sum1_0, sum2_0, sum3_0);
     workgroupBarrier();
-    for (var step = 32u; step > 0u; step /= 2u) {
-        if thread < step {
+    for (var step = each / 2u; step > 0u; step /= 2u) {
+        if mine < step {
             partials[0u + thread] += partials[0u + thread + step];
         }
         workgroupBarrier();
     }
-    for (var item = thread; item < 1u; item += 64u) {
-        let row = first_row + item % 1u * 4u;
-        let token = first_token + item / 1u;
+    for (var item = thread; item < 1u * teams; item += 64u) {
+        let own = ((unit - shape.x) * teams + item / 1u) * 4u;
+        let row = own + item % 1u * 4u;
+        let token = first_token;
         if is_inside && row <= last_row && token <= last_token {
-            finish(part, token, place.z + row / 4u, partials[item * 64u]);
+            finish(part, token, place.z + row / 4u, partials[item % 1u * 64u + item / 1u * each]);
         }
     }
 }

@@ -20,8 +20,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let is_inside = index < here.size.y;
     let last_row = shape.y - 1u;
     let last_token = here.size.x - 1u;
-    let first_row = (unit - shape.x) * 4u;
     let first_token = group.x * 2u;
+    let first_row = (unit - shape.x) * 4u;
     let row0 = place.x + min(first_row + 0u, last_row) * place.y;
     let row1 = place.x + min(first_row + 1u, last_row) * place.y;
     let row2 = place.x + min(first_row + 2u, last_row) * place.y;

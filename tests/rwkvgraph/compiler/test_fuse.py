@@ -18,10 +18,11 @@ from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, tape
 from rwkvgraph.splice import splice
 from rwkvgraph.testing import buffers_of, matrix
 from rwkvgraph.view import B, E, N, O, T, View, resolve
-from tests.rwkvgraph.models.synthetic import synthetic_v7
+from tests.rwkvgraph.models.synthetic import synthetic, synthetic_v7
 from tests.rwkvgraph.random_graphs import Sample, samples
 
 LIMITS = Limits.webgpu_default()
+ROOMY = replace(LIMITS, max_storage_buffers=64)
 BATCH = Buffer("batch", (T, 8), DType.U32, Role.STATE)
 CURSORS = BATCH[:, 0:4]
 STARTS = Tensor(BATCH, View((N,), (8,), 6), DType.U32)
@@ -292,3 +293,29 @@ def test_fusing_a_model_keeps_its_meaning_to_the_bit(tiny: Model, cuts: list[int
 def test_a_layer_takes_at_most_twelve_passes_within_webgpu_defaults(tiny: Model) -> None:
     fused = fuse(simplify(splice(tiny.graph)).graph, LIMITS)
     assert max(len(fused.passes_of(layer)) for layer in range(3)) <= 12  # web-rwkv takes 44
+
+
+@pytest.mark.parametrize(
+    ("version", "before"),
+    [("v7", ["matmul+tanh+matmul×2+sigmoid+matmul", "matmul×7"]), ("v6", ["matmul+tanh", "matmul×5+silu"])],
+)
+def test_what_only_a_recurrence_waits_for_is_multiplied_last_before_it(
+    version: str, before: list[str]
+) -> None:
+    model = Model.load(synthetic(layers=2, width=128, version=version), device="cpu")
+    groups = fuse(simplify(splice(model.graph, None)).graph, ROOMY).passes_of(1)
+    labels = [group.label for group in groups]
+    at = next(index for index, group in enumerate(groups) if group.kind == "wkv")
+    assert labels[at - 2 : at] == before
+
+
+def test_products_of_hooks_wait_only_where_nothing_waits_for_them() -> None:
+    """A low-rank change of k: its first product stays early, its second goes beside k itself."""
+    w, down, up = matrix(np.ones((8, 8))), matrix(np.ones((8, 8))), matrix(np.ones((8, 8)))
+    with tape() as items:
+        x = activations("x")
+        k = ops.add(ops.matmul(w, x), ops.matmul(up, ops.matmul(down, x)))
+        recur(k)
+    kinds = [[op.name for op in group.ops] for group in fuse(Graph(tuple(items)), ROOMY).groups]
+    assert kinds[0] == ["matmul"]
+    assert sum(name == "matmul" for name in kinds[1]) == 2

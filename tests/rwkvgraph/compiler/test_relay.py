@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from rwkvgraph import ops, v7
-from rwkvgraph.compiler import NAGA, Program, Target, compile
+from rwkvgraph.compiler import NAGA, Program, Target, compile, tuning
 from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import MEETING, Relay
 from rwkvgraph.compiler.relay import ONE
@@ -81,9 +81,9 @@ def test_workgroup_memory_of_all_legs_fits(version: str) -> None:
     assert sum(len(relay.passes) for relay in program(version, small).relays) <= sum(whole)
 
 
-def test_without_workgroups_that_run_at_once_there_are_none() -> None:
-    assert not program("v7", replace(NVIDIA, resident=0)).relays
-    assert not program("v7", BROWSER).relays
+def test_without_workgroups_that_run_at_once_none_of_them_meet() -> None:
+    assert not any(relay.meets for relay in program("v7", replace(NVIDIA, resident=0)).relays)
+    assert not any(relay.meets for relay in program("v7", BROWSER).relays)
 
 
 def test_eight_bindings_leave_no_room_for_a_layer() -> None:
@@ -114,3 +114,38 @@ def test_what_a_hook_writes_and_reads_again_parts_a_relay() -> None:
     uses = [sum(seen in touched for touched, _ in legs(relay)) for relay in compiled.relays]
     assert max(uses) == 1
     assert sum(len(relay.passes) for relay in compiled.relays) >= len(compiled.passes) - 6
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_neither_of_a_pair_reads_what_the_other_writes(version: str) -> None:
+    pairs = program(version, replace(NVIDIA, resident=0)).relays
+    assert pairs
+    for relay in pairs:
+        assert not relay.meets
+        row, product = relay.passes
+        assert row.leg is not None
+        assert product.inlined is not None
+        sides = (row.buffers, row.leg), (product.inlined.buffers, product.inlined.variant)
+        reads, writes = [], []
+        for buffers, variant in sides:
+            bound = list(zip(buffers, variant.source.bindings, strict=True))
+            writes.append({buffer for buffer, own in bound if own.writable})
+            reads.append(set(buffers))
+        assert not writes[0] & reads[1]
+        assert not writes[1] & reads[0]
+
+
+def test_products_of_many_workgroups_do_not_do_rows_again() -> None:
+    few = replace(tuning.GPU, inline_groups=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "GPU", few)
+        assert not compile(graph("v7"), None, replace(NVIDIA, resident=0)).relays
+
+
+def test_workgroups_of_a_relay_are_shared_out_by_rows_and_columns() -> None:
+    compiled = program("v7")
+    item = next(p for p in compiled.passes_of(1) if p.label.startswith("matmul×7"))
+    assert item.leg is not None
+    shares = [item.leg.table[1 + 3 * part + 2][2].constant for part in range(7)]
+    assert sum(shares) <= NVIDIA.resident
+    assert min(shares[:3]) > max(shares[3:])

@@ -38,7 +38,9 @@ def product(rows: int, columns: int, tokens: int) -> Graph:
     return Graph(tuple(items))
 
 
-@pytest.mark.parametrize(("rows", "columns", "tokens"), [(200, 136, 77), (20, 3, 5), (64, 520, 1)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "tokens"), [(200, 136, 77), (20, 3, 5), (64, 520, 1), (200, 40, 1)]
+)
 @pytest.mark.parametrize(
     "shape", dict.fromkeys(map(kernel_of, [*OTHERS, *CPU_NARROW.matmul, *GPU.matmul])), ids=str
 )
