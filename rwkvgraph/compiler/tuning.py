@@ -117,8 +117,11 @@ CPU_NARROW = Tuning(
 )
 
 # One NVIDIA H200 (132 multiprocessors, 48 KiB of workgroup memory), f16 weights, each kernel alone.
-# One token: 1.6, 3.0, 3.2, 2.6, 4.3 TB/s for 2048x2048, 6432x2048, 8192x2048, 2048x8192, 65536x2048 (a plain
-# copy kernel: 3.9, a reading one: 4.6), without subgroups up to 5 % less. Two and four cost 1.1 times what
+# One token: 1.6, 2.7, 3.0, 2.9, 3.8, 4.3 TB/s for 2048x2048, 6432x2048, 8192x2048, 2048x8192, 16384x4096,
+# 65536x2048 (a plain copy kernel: 3.9, a reading one: 4.6): 3.3 µs for a dispatch, and 4.2 TB/s beyond that.
+# Threads of 64 to 512, 4 or 8 rows, more loads at a time, and a subgroup for each four rows differ by 5 % or
+# are slower; so are shares for 128 to 1,024 workgroups, by 10 to 50 %. Four matrices of 2048x64 to 256 take
+# 3.9 µs in eight teams, 5.6 in one. Without subgroups up to 5 % less. Two and four cost 1.1 times what
 # one does, 8 twice: four tokens a workgroup, and those of the same rows side by side, so that memory is read
 # once and the cache serves the others. With 8, teams gain only where columns are few (7 instead of 10 us for
 # four matrices of 2048x64 to 256), and only with more than 32 KiB of workgroup memory.
