@@ -2,8 +2,9 @@
 
 Test data of an op class are its `example` class method's ops, built on buffers that hold their contents:
 
-@classmethod def example(cls, rng: np.random.Generator) -> list[TensorOp]: return
-[cls(holding(rng.normal(size=(5, 6)))), cls(holding(rng.normal(size=(3, 1))))]
+    @classmethod
+    def example(cls, rng: np.random.Generator) -> list[TensorOp]:
+        return [cls(holding(rng.normal(size=(5, 6)))), cls(holding(rng.normal(size=(3, 1))))]
 """
 
 from __future__ import annotations

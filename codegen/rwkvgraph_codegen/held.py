@@ -75,7 +75,7 @@ def hold(statements: Sequence[Statement]) -> Held:
         assert not isinstance(moved, Store), "stores stay where they are"
         key = replace(moved, name="")
         if key not in known:
-            known[key] = f"h{len(known)}"
+            known[key] = f"held{len(known)}"
             moved = replace(moved, name=known[key])
             if isinstance(moved, Load) and moved.mode == "lane":
                 lanes.append(moved)

@@ -196,7 +196,7 @@ class _Lanes:
             place = f"thread + {self.threads * lane}u" if lane else "thread"
             lines += [f"let at{lane} = {place};", f"let lane{lane} = min(at{lane}, here.size.w - 1u);"]
         for lane in range(self.count):
-            lines += [item.text() for item in self.held.lane(f"lane{lane}", f"_{lane}")]
+            lines += [item.text() for item in self.held.lane(f"lane{lane}", f"_lane{lane}")]
         return "\n".join(f"    {line}" for line in lines) + "\n"
 
     def each(self, statements: Sequence[Statement], then: Sequence[str], depth: int) -> str:
@@ -205,9 +205,9 @@ class _Lanes:
             return ""
         pad, lines = "    " * depth, []
         for lane in range(self.count):
-            rest = self.held.rest(statements, f"_{lane}")
+            rest = self.held.rest(statements, f"_lane{lane}")
             new = {
-                item.name: self.held.name(item.name, f"_{lane}")
+                item.name: self.held.name(item.name, f"_lane{lane}")
                 for item in statements
                 if isinstance(item, Load)
             }

@@ -57,7 +57,7 @@ class Shape:
 
     @property
     def group_rows(self) -> int:
-        """Matrix rows of a workgroup."""
+        """Matrix rows of a workgroup, of one of its teams where those have rows of their own."""
         threads = {"split": 1, "share": 1, "lanes": self.threads, "team": self.wide}
         return self.rows * threads[self.family]
 
@@ -76,7 +76,7 @@ class Shape:
         return teams
 
     def groups(self, rows: Sequence[int], tokens: int) -> int:
-        """Workgroups for matrices of so many rows, side by side, and so many tokens."""
+        """Workgroups for matrices of so many rows, side by side, and so many tokens; teams not counted."""
         return sum(-(-count // self.group_rows) for count in rows) * -(-tokens // self.group_tokens)
 
 

@@ -104,7 +104,10 @@ def _reduce_subgroups(shape: Shape) -> list[str]:
 def _reduce_teams(shape: Shape) -> list[str]:
     """Within 32 threads, or a subgroup of fewer; then over those of a team."""
     groups = range(shape.rows // 4)
-    lines = ["    let width = min(subgroup, 32u);", *(f"    var s{q} = {four(q, 0)};" for q in groups)]
+    lines = [
+        f"    let width = min(subgroup, {min(32, shape.threads)}u);",
+        *(f"    var s{q} = {four(q, 0)};" for q in groups),
+    ]
     for step in (1, 2, 4, 8, 16):
         # A swap reaches no further than the subgroup, so beyond that it counts for nothing.
         for q in groups:

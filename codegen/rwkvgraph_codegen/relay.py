@@ -251,9 +251,9 @@ def _renamed(leg: Leg, index: int, names: Sequence[str], shared: Mapping[str, st
         text = _ENTRY.sub(f"fn main({given}) {{", text)
     new = {name: f"{name}_{index}" for pair in _DECLARED.findall(text) for name in pair if name}
     new |= {name: shared[kind] for kind, name in _kinds(leg.source.text).items()}
-    new |= {"here": f"relay.leg{index}"}
     new |= {f"b{at}": names[there] for at, there in enumerate(leg.bindings, 1)}
-    return _replaced(text, new)
+    text = _replaced(text, new)
+    return re.sub(r"\bhere\.(at\[|size\b)", rf"relay.leg{index}.\1", text)  # an op may call an operand `here`
 
 
 def _replaced(text: str, new: Mapping[str, str]) -> str:

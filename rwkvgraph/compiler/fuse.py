@@ -35,13 +35,27 @@ BESIDE = {  # kinds of two passes that do not need each other: why they may shar
 }
 
 
+ROOMY = 16
+"""Buffers a kernel from which on passes are as few whenever products are multiplied."""
+
+
 def fuse(graph: Graph, limits: Limits) -> Fused:
     """Group the operations into as few passes as the rules and the limits allow.
 
     First independent matmuls go side by side, which puts their results into one buffer, so that more fits
     the passes that read them; then recurrences take their producers, then producers join their consumers
     along data edges, then maps that are left over ride along with a later pass over the same rows.
+
+    Products wait for others only where that takes no more passes, which it may where few buffers are bound.
     """
+    fused = _fuse(graph, limits, waits=True)
+    if limits.max_storage_buffers >= ROOMY:
+        return fused
+    early = _fuse(graph, limits, waits=False)
+    return early if len(early.groups) < len(fused.groups) else fused
+
+
+def _fuse(graph: Graph, limits: Limits, waits: bool) -> Fused:
     work = _Fusion(graph, limits)
     # The latest producer first: its pass runs when the other operands are ready, an earlier one's would
     # have to wait.
@@ -50,7 +64,7 @@ def fuse(graph: Graph, limits: Limits) -> Fused:
         for edge in sorted(graph.dependencies, key=lambda edge: (edge[1], -edge[0]))
         if edge[2] == "data"
     ]
-    work.join_matmuls()
+    work.join_matmuls(waits)
     for edge in sorted(data, reverse=True):
         work.join_into_recurrence(*edge)
     for edge in data:
@@ -118,9 +132,13 @@ class _Fusion:
         if self._kind[self._group[later]] == "wkv":
             self.join(earlier, later)
 
-    def join_matmuls(self) -> None:
-        """Put matmuls that do not need each other side by side: those of a level, then what is left."""
+    def join_matmuls(self, waits: bool) -> None:
+        """Put matmuls that do not need each other side by side: those of a level, then what is left.
+
+        waits: whether there are levels; otherwise each joins the earliest it can.
+        """
         levels = self._levels()
+        levels = levels if waits else dict.fromkeys(levels, 0)
         seen: list[int] = []
         for index, level in levels.items():
             near = [other for other in seen if levels[other] == level]
@@ -151,9 +169,11 @@ class _Fusion:
                 found[index] = 1 + max(below, default=-1)
             for recurrence in (index for index in own if self._ops[index].kind == "wkv"):
                 before = [index for index in products if not self._needs_of(index, recurrence)]
-                last = max((found[index] for index in before), default=0)
+                needed = [found[index] for index in before if self._needs_of(recurrence, index)]
+                last = max(needed, default=0)
                 for index in before:
-                    if not any(self._needs_of(other, index) for other in before):
+                    is_waited_for = any(self._needs_of(other, index) for other in before)
+                    if found[index] < last and not is_waited_for:
                         found[index] = last
         return dict(sorted(found.items()))
 

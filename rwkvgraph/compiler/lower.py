@@ -88,7 +88,7 @@ def _lower_matmul(group: Group, plan: Plan, target: Target, before: Group | None
     ((item, parts),) = found
     shape = kernel_for(target, parts, 1)
     tuning = tuning_for(target)
-    if shape.family != "split" or shape.threads != tuning.row_threads:
+    if shape.family != "split" or shape.tokens != 1 or shape.threads != tuning.row_threads:
         return [item]
     if shape.groups([part.rows for part in parts], 1) > tuning.inline_groups:
         return [item]
@@ -117,10 +117,11 @@ def _lower_row(group: Group, plan: Plan, target: Target) -> Pass:
     if target.kind == "cpu" and not target.resident:
         return made
     if target.kind == "gpu":
-        threads = min(tuning.single_threads, target.limits.max_workgroup_invocations)
-        single = _single_row(group, plan, domain, target, threads)
+        most = min(target.limits.max_workgroup_invocations, target.limits.max_workgroup_size_x)
+        threads = min(tuning.single_threads, 1 << (most.bit_length() - 1))  # reductions halve them
+        single = _single_row(made, plan, domain, target, threads)
         made = replace(made, variants=(single, *made.variants))
-    return _with_leg(made, _single_row(group, plan, domain, target, tuning.share.threads), target)
+    return _with_leg(made, _single_row(made, plan, domain, target, tuning.share.threads), target)
 
 
 def _row(
@@ -134,9 +135,10 @@ def _row(
     return writer, row_kernel(group.label, parts, phases, statements, threads, target.dialect, held)
 
 
-def _single_row(group: Group, plan: Plan, domain: Domain, target: Target, threads: int) -> Variant:
-    """The kernel for runs of one row."""
-    writer, source = _row(group, plan, domain, target, threads, tuning_for(target).held)
+def _single_row(item: Pass, plan: Plan, domain: Domain, target: Target, threads: int) -> Variant:
+    """A pass's kernel for runs of one row."""
+    writer, source = _row(item.group, plan, domain, target, threads, tuning_for(target).held)
+    assert writer.buffers == list(item.buffers), "only the kernel differs"
     grid = Grid(Amount.of(domain.rows).times(domain.middle))
     return Variant(source, (size_row(domain), *writer.table), grid, 1)
 

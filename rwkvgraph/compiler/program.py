@@ -105,7 +105,7 @@ class Pass:
     """One dispatch. `buffers` are bound in order after the uniform; `rows` decides which variant runs.
 
     group: the operations that it runs, or a part of: a matrix in many parts takes several passes. leg: its
-    kernel for a single row in a relay, where there are relays and it can be in one. reads: the matrices that
+    kernel for a single row in a relay or pair, where it can be in one. reads: the matrices that
     it multiplies by. inlined: its kernel that does again what the pass before does.
     """
 

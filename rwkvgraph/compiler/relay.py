@@ -35,7 +35,7 @@ them, 1,598 with three small passes of each layer, 1,578 with pairs.
 
 
 def join(passes: Sequence[Pass], target: Target) -> tuple[Relay, ...]:
-    """The relays of a program: neighbouring passes of a layer, as many as fit; none without `resident`.
+    """The relays of a program: neighbouring passes of a layer, as many as fit, where `resident`; else pairs.
 
     They stand beside the passes, and do the same: which of them run is decided for each run.
     """
@@ -49,7 +49,8 @@ def join(passes: Sequence[Pass], target: Target) -> tuple[Relay, ...]:
             relays.append(_relay(first, passes[first:stop], _after(passes, stop), target))
             first = stop
             continue
-        two = _pair(first, passes[first], passes[first + 1], target) if first + 1 < len(passes) else None
+        is_last = first + 1 == len(passes)
+        two = None if is_last else _pair(first, passes[first], passes[first + 1], target)
         if two is not None:
             relays.append(two)
         first += 1 if two is None else 2
@@ -75,7 +76,13 @@ def _fits(passes: Sequence[Pass], target: Target) -> bool:
 def _pair(first: int, row: Pass, product: Pass, target: Target) -> Relay | None:
     """A pass and the product that does it again, as one dispatch of both; None where they cannot be."""
     inlined, again = product.inlined, row.leg
-    if inlined is None or again is None or row.rows != product.rows or row.needs != product.needs:
+    if (
+        not target.pairs
+        or inlined is None
+        or again is None
+        or row.rows != product.rows
+        or row.needs != product.needs
+    ):
         return None
     if again.source.threads != inlined.variant.source.threads:
         return None

@@ -62,6 +62,7 @@ class Target:
     lanes: subgroup size, of a software adapter measured; 0 where it is not known or may vary.
     resident: workgroups of 256 threads that run at the same time for certain, and see what the others write,
     so that they can wait for each other; a power of two, or 0 where nobody has tried.
+    pairs: whether a small product of one token may work out by itself the rows that it multiplies.
     matmul: kernels of the matrix product measured for this very device, in place of those of its kind.
     """
 
@@ -71,6 +72,7 @@ class Target:
     kind: Literal["cpu", "gpu"]
     lanes: int = 0
     resident: int = 0
+    pairs: bool = True
     matmul: tuple[Shape, ...] = field(default=(), repr=False)
 
     @classmethod

@@ -20,7 +20,8 @@ class Tuning:
     fits the device; the last serves all. weights_in_textures: whether matrices are read from textures
     instead of buffers. share: the matrix kernel of relays, whose threads are those of all their kernels; as
     many as reduce a row. leg_bytes: matrices of so many bytes are read faster by a dispatch of their own.
-    single_shares: threads that share a column of a head for a single token, 4, 8 or 16.
+    single_shares: threads that share a column of a head for a single token, 4, 8 or 16. inline_groups: a
+    product of one token that has so many workgroups, or fewer, works out the rows that it multiplies.
     """
 
     row_threads: int

@@ -50,7 +50,8 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
     if dialect and kind == "cpu":
         lanes = measure_lanes(device, dialect)
     resident = _resident(info) if dialect else 0
-    target = Target(limits, dialect or NAGA, dialect is not None, kind, lanes, resident)
+    pairs = os.environ.get("RWKVGRAPH_PAIRS") != "0"
+    target = Target(limits, dialect or NAGA, dialect is not None, kind, lanes, resident, pairs)
     return replace(target, matmul=kernels_from_environment(info.name, target))
 
 

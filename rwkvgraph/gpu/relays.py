@@ -29,6 +29,7 @@ class Meeting:
     """Where the workgroups of a program's relays count themselves, and which kernels passed the trial."""
 
     def __init__(self, context: Context, relays: tuple[Relay, ...]) -> None:
+        relays = tuple(relay for relay in relays if relay.meets)
         self._context = context
         self._proven: dict[str, bool] = {}
         self._has_relays = bool(relays)

@@ -136,7 +136,7 @@ class Runner:
         return None
 
     def check_met(self, late: Array) -> None:
-        """Raise DeviceError if workgroups waited in vain; from then on every pass is a dispatch."""
+        """Raise DeviceError if workgroups waited in vain; from then on none do."""
         try:
             self.meeting.check(late)
         except DeviceError:

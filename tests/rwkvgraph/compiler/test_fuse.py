@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from rwkvgraph import ops
+from rwkvgraph import ops, v4, v6
 from rwkvgraph.compiler import Fused, Limits, fuse, simplify
 from rwkvgraph.compiler.fuse import BESIDE, RULES
 from rwkvgraph.graph import Graph
+from rwkvgraph.hooks import Hooks
 from rwkvgraph.interpret import Host, interpret
 from rwkvgraph.model import Model
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, tape
@@ -319,3 +320,18 @@ def test_products_of_hooks_wait_only_where_nothing_waits_for_them() -> None:
     kinds = [[op.name for op in group.ops] for group in fuse(Graph(tuple(items)), ROOMY).groups]
     assert kinds[0] == ["matmul"]
     assert sum(name == "matmul" for name in kinds[1]) == 2
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+@pytest.mark.parametrize("limits", [LIMITS, ROOMY], ids=["8 buffers", "64 buffers"])
+def test_products_that_no_recurrence_reads_do_not_make_others_wait(version: str, limits: Limits) -> None:
+    model = Model.load(synthetic(layers=2, width=64, version=version), device="cpu")
+    down, up = matrix(np.ones((8, 64))), matrix(np.ones((64, 8)))
+    hooks = Hooks()
+
+    @hooks.on(v4.PreAtt if version == "v4" else v6.PreAtt)
+    def change(frame: v4.Frame, layer: int) -> None:
+        frame.x = frame.x + ops.matmul(up, ops.matmul(down, frame.x))
+
+    groups = fuse(simplify(splice(model.graph, hooks)).graph, limits).groups
+    assert len(groups) <= {"v4": 17, "v6": 23}[version]
