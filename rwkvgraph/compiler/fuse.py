@@ -277,9 +277,16 @@ class _Fusion:
         return self._members[group][-1]
 
     def ordered(self) -> tuple[Group, ...]:
-        """The groups, each after those it needs, otherwise in program order."""
+        """The groups, each after those it needs, otherwise in program order.
+
+        Maps come after others: what a hook captures does not part a row from the product that reads it.
+        """
+
         # A group needs more groups than any that it needs, so their number is a topological order.
-        order = sorted(self._members, key=lambda group: (self._above[group].bit_count(), self._last(group)))
+        def place(group: int) -> tuple[int, bool, int]:
+            return self._above[group].bit_count(), self._kind[group] == "map", self._last(group)
+
+        order = sorted(self._members, key=place)
         return tuple(
             Group(
                 tuple(self._ops[index] for index in self._members[group]),

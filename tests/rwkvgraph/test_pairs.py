@@ -62,20 +62,21 @@ def test_a_token_at_a_time_is_what_the_mathematics_say(pairing: Context, version
 
 def test_operations_of_hooks_are_in_pairs_and_change_what_they_multiply(pairing: Context) -> None:
     tensors = synthetic(layers=3, width=64, version="v7")
-    push = rg.Buffer("push", (64,))
+    seen, push = rg.Buffer("seen", (64,)), rg.Buffer("push", (64,))
     push.write(np.linspace(-1, 1, 64, dtype=np.float32))
     hooks = rg.Hooks()
 
     @hooks.on(v7.PostFfnTokenShift(1))
     def keep(frame: v7.Frame) -> None:
         frame.ffn_kx = ops.softmax(frame.ffn_kx + push.tensor)
+        ops.blit(frame.ffn_kx[-1], seen.tensor)
 
     answers = []
     for device in (pairing, "cpu"):
         model = Model.load(tensors, device)
         state = model.state()
         rows = [np.asarray(model.run_with_hooks([[token]], state, hooks)[0]) for token in PROMPT]
-        answers.append((rows[-1].ravel(), state.read(0)))
+        answers.append((rows[-1].ravel(), seen.read().copy(), state.read(0)))
         if device is pairing:
             runner = model.program(hooks)
             assert isinstance(runner, Runner)
