@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -86,11 +86,16 @@ class TensorOp:
         """What the operation makes, as an operand of others."""
         return Tensor(self, View.whole(self.shape), self.dtype)
 
-    def operands(self) -> dict[str, Tensor]:
+    def operands(self) -> Mapping[str, Tensor]:
         """Every tensor the operation reads or writes, by field name.
 
         Parts of a matrix are `name.0`, `name.1` …
         """
+        return self._operands
+
+    @cached_property
+    def _operands(self) -> Mapping[str, Tensor]:
+        """Found once: the fields of an operation do not change, and compiling asks a hundred times."""
         found: dict[str, Tensor] = {}
         for name, value in self._values():
             if isinstance(value, Tensor):
@@ -101,8 +106,7 @@ class TensorOp:
 
     def updates(self) -> dict[str, Tensor]:
         """The operands that are written in place."""
-        names = [item.name for item in _fields(self) if item.metadata.get("updated")]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _updated(type(self))}  # type: ignore[arg-type]
 
     def parameters(self) -> dict[str, float]:
         """The numbers that are not operands, by field name."""
@@ -207,6 +211,12 @@ def _fields(op: TensorOp) -> tuple[Any, ...]:
 def _fields_of(kind: Any) -> tuple[Any, ...]:
     """A class's fields; looked up for every operation of every run on numpy."""
     return fields(kind)
+
+
+@cache
+def _updated(kind: Any) -> tuple[str, ...]:
+    """The names of a class's fields that are written in place."""
+    return tuple(item.name for item in fields(kind) if item.metadata.get("updated"))
 
 
 class Map(TensorOp):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from operator import index
 
@@ -38,6 +39,9 @@ Size = int | Dim
 Shape = tuple[Size, ...]
 Sizes = Mapping[Dim, int]
 
+KEPT_SHAPES = 1 << 12
+"""Shapes whose layout is kept: all layers of a model have the same, and ask for it thousands of times."""
+
 LANES = 4
 """Elements of a `vec4`: rows start at multiples of it, so that whole lanes can be read."""
 
@@ -56,6 +60,7 @@ def resolve(size: Size, sizes: Sizes) -> int:
     return sizes[size]
 
 
+@lru_cache(maxsize=KEPT_SHAPES)
 def split_rows(shape: Shape) -> tuple[Size, tuple[int, ...]]:
     """(rows, inner): how a shape lies in memory. A one-axis shape of known length is one row."""
     if not shape:
@@ -68,6 +73,7 @@ def split_rows(shape: Shape) -> tuple[Size, tuple[int, ...]]:
     return shape[0], inner or (1,)
 
 
+@lru_cache(maxsize=KEPT_SHAPES)
 def row_width(shape: Shape) -> int:
     """Elements between the starts of two rows: the inner elements, rounded up to whole lanes."""
     width = 1
@@ -91,6 +97,7 @@ class View:
     from_last: Dim | None = None
 
     @staticmethod
+    @lru_cache(maxsize=KEPT_SHAPES)
     def whole(shape: Shape) -> View:
         """The view of a source in its own layout: rows padded to whole lanes, dense inside a row."""
         strides: list[int] = []
