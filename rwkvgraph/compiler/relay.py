@@ -16,10 +16,15 @@ from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.op import Buffer
 from rwkvgraph.view import B, E, N, O, Sizes, T
-from rwkvgraph_codegen import TURNS, Binding, Leg, pair, relay, relay_bytes, starts_of
+from rwkvgraph_codegen import TURNS, Binding, Leg, Source, pair, relay, relay_bytes, starts_of
 
 ONE: Sizes = {T: 1, O: 1, N: 1, B: 1, E: 1}
 """Sizes of a run of one token in one slot."""
+
+NO_ROW: Row = (Amount(), Amount(), Amount(), Amount())
+
+Side = tuple[tuple[Buffer | Slot, ...], Source]
+"""What a kernel binds, in order, and the kernel."""
 
 IDLE_BLOCKS = {"row": (8 << 20) // 16, "wkv": (20 << 20) // 16}
 """Blocks of weights that the workgroups that a leg leaves idle read meanwhile: what an NVIDIA H200 brings in
@@ -66,64 +71,50 @@ def _fits(passes: Sequence[Pass], target: Target) -> bool:
         passes[0].needs,
     ):
         return False
-    if relay_bytes([item.leg.source for item in passes if item.leg]) > target.limits.max_workgroup_storage:
+    sides = [*map(_side, passes)]
+    return _has_room(sides, target, more=1) and _agree(sides) and _looks_once(passes)
+
+
+def _has_room(sides: Sequence[Side], target: Target, more: int = 0) -> bool:
+    """Whether a device has what they bind, and `more`, and their workgroup memory."""
+    limits = target.limits
+    if len(_buffers(sides)) + more > limits.max_storage_buffers:
         return False
-    return (
-        len(_buffers(passes)) < target.limits.max_storage_buffers and _agree(passes) and _looks_once(passes)
-    )
+    return relay_bytes([source for _, source in sides]) <= limits.max_workgroup_storage
 
 
 def _pair(first: int, row: Pass, product: Pass, target: Target) -> Relay | None:
     """A pass and the product that does it again, as one dispatch of both; None where they cannot be."""
-    inlined, again = product.inlined, row.leg
-    if (
-        not target.pairs
-        or inlined is None
-        or again is None
-        or row.rows != product.rows
-        or row.needs != product.needs
-    ):
+    if not target.pairs or product.inlined is None or row.leg is None:
         return None
-    if again.source.threads != inlined.variant.source.threads:
+    if (row.rows, row.needs) != (product.rows, product.needs):
         return None
-    both = (row.buffers, again.source.bindings), (inlined.buffers, inlined.variant.source.bindings)
-    buffers = tuple(dict.fromkeys((*row.buffers, *inlined.buffers)))
-    at = {buffer: index for index, buffer in enumerate(buffers)}
-    bindings: dict[int, Binding] = {}
-    for own, found in both:
-        for buffer, binding in zip(own, found, strict=True):
-            known = bindings.setdefault(at[buffer], replace(binding, index=at[buffer] + 1))
-            # Both run at the same time: nothing may be written that anybody reads.
-            if (known.stored, known.writable) != (binding.stored, binding.writable) or (
-                binding.writable and own is inlined.buffers and buffer in row.buffers
-            ):
-                return None
-    limits, sources = target.limits, [again.source, inlined.variant.source]
-    if len(buffers) > limits.max_storage_buffers or relay_bytes(sources) > limits.max_workgroup_storage:
+    leg, inlined = row.leg, product.inlined.variant
+    sides = [(row.buffers, leg.source), (product.inlined.buffers, inlined.source)]
+    # Both run at the same time: nothing may be written that the other binds.
+    if any(_written(one) & set(other[0]) for one, other in (sides, sides[::-1])):
         return None
-    legs = [
-        Leg(source, tuple(at[buffer] for buffer in own), 0)
-        for source, (own, _) in zip(sources, both, strict=True)
-    ]
-    label = f"{row.label} | {product.label}"
-    source = pair(label, (legs[0], legs[1]), tuple(bindings[index] for index in range(len(buffers))))
-    grid = inlined.variant.grid
-    one_more = replace(grid, items=replace(grid.items, constant=grid.items.constant + 1))
-    table = (*_whole(again), *_whole(inlined.variant))
-    return Relay(first, (row, product), Variant(source, table, one_more, 1), buffers, meets=False)
+    if leg.source.threads != inlined.source.threads or not _agree(sides) or not _has_room(sides, target):
+        return None
+    buffers = _buffers(sides)
+    legs = _leg(sides[0], buffers), _leg(sides[1], buffers)
+    source = pair(f"{row.label} | {product.label}", legs, _bindings(sides))
+    one_more = replace(inlined.grid.items, constant=inlined.grid.items.constant + 1)
+    table = tuple(line for variant in (leg, inlined) for line in _padded(variant.table, 2))
+    variant = Variant(source, table, replace(inlined.grid, items=one_more), 1)
+    return Relay(first, (row, product), variant, buffers, meets=False)
 
 
-def _whole(variant: Variant) -> tuple[Row, ...]:
-    """A kernel's table: `size` and at least one row behind it."""
-    none = Amount()
-    return (*variant.table, *[(none, none, none, none)] * (2 - len(variant.table)))
+def _padded(table: Sequence[Row], rows: int) -> list[Row]:
+    """A kernel's table, with at least so many rows."""
+    return [*table, *[NO_ROW] * (rows - len(table))]
 
 
-def _agree(passes: Iterable[Pass]) -> bool:
+def _agree(sides: Iterable[Side]) -> bool:
     """Whether all see each buffer as an array of the same."""
     stored: dict[Buffer | Slot, str] = {}
-    for item in passes:
-        for buffer, binding in _bound(item):
+    for buffers, source in sides:
+        for buffer, binding in zip(buffers, source.bindings, strict=True):
             if binding.is_texture or stored.setdefault(buffer, binding.stored) != binding.stored:
                 return False
     return True
@@ -136,24 +127,47 @@ def _looks_once(passes: Sequence[Pass]) -> bool:
     """
     seen: set[Buffer | Slot] = set()
     written: set[Buffer | Slot] = set()
-    for item in passes:
-        for buffer, binding in _bound(item):
-            is_over = buffer in written and isinstance(buffer, Buffer)
-            if is_over or (buffer in seen and isinstance(buffer, Slot) and binding.writable):
-                return False
-        seen |= set(item.buffers)
-        written |= {buffer for buffer, binding in _bound(item) if binding.writable}
+    for side in map(_side, passes):
+        own, writes = set(side[0]), _written(side)
+        if any(isinstance(buffer, Buffer) for buffer in own & written):
+            return False
+        if any(isinstance(buffer, Slot) for buffer in writes & seen):
+            return False
+        seen |= own
+        written |= writes
     return True
 
 
-def _bound(item: Pass) -> Iterable[tuple[Buffer | Slot, Binding]]:
+def _side(item: Pass) -> Side:
     assert item.leg is not None, "only passes with one are asked"
-    return zip(item.buffers, item.leg.source.bindings, strict=True)
+    return item.buffers, item.leg.source
 
 
-def _buffers(passes: Iterable[Pass]) -> tuple[Buffer | Slot, ...]:
+def _written(side: Side) -> set[Buffer | Slot]:
+    """What a kernel writes."""
+    buffers, source = side
+    return {buffer for buffer, own in zip(buffers, source.bindings, strict=True) if own.writable}
+
+
+def _buffers(sides: Iterable[Side]) -> tuple[Buffer | Slot, ...]:
     """What they bind, each once."""
-    return tuple(dict.fromkeys(buffer for item in passes for buffer in item.buffers))
+    return tuple(dict.fromkeys(buffer for buffers, _ in sides for buffer in buffers))
+
+
+def _bindings(sides: Sequence[Side]) -> tuple[Binding, ...]:
+    """What they bind together, in the order of `_buffers`: writable where one of them writes it."""
+    found: dict[Buffer | Slot, Binding] = {}
+    for buffers, source in sides:
+        for buffer, binding in zip(buffers, source.bindings, strict=True):
+            writable = binding.writable or (buffer in found and found[buffer].writable)
+            found[buffer] = replace(binding, writable=writable)
+    return tuple(replace(found[buffer], index=at) for at, buffer in enumerate(_buffers(sides), 1))
+
+
+def _leg(side: Side, buffers: tuple[Buffer | Slot, ...], rows: int = 0) -> Leg:
+    """A kernel as the linker takes it, with the places of what it binds."""
+    own, source = side
+    return Leg(source, tuple(map(buffers.index, own)), rows)
 
 
 def _after(passes: Sequence[Pass], stop: int) -> list[Pass]:
@@ -163,21 +177,14 @@ def _after(passes: Sequence[Pass], stop: int) -> list[Pass]:
 
 
 def _relay(first: int, passes: Sequence[Pass], after: Sequence[Pass], target: Target) -> Relay:
-    buffers = _buffers(passes)
-    at = {buffer: index for index, buffer in enumerate(buffers)}
-    bindings: dict[int, Binding] = {}
+    sides = [*map(_side, passes)]
+    buffers = _buffers(sides)
     legs: list[Leg] = []
-    for item in passes:
-        for buffer, binding in _bound(item):
-            known = bindings.get(at[buffer], binding)
-            writable = known.writable or binding.writable
-            bindings[at[buffer]] = replace(binding, index=at[buffer] + 1, writable=writable)
+    for item, side in zip(passes, sides, strict=True):
         assert item.leg is not None, "they fit"
-        rows = max(1, len(item.leg.table) - 1)  # a uniform has at least one row behind `size`
-        legs.append(Leg(item.leg.source, tuple(at[buffer] for buffer in item.buffers), rows))
+        legs.append(_leg(side, buffers, max(1, len(item.leg.table) - 1)))  # there is a row behind `size`
     label = " | ".join(item.label for item in passes)
-    ordered = [bindings[index] for index in range(len(buffers))]
-    source = relay(label, legs, ordered, tuning_for(target).share.threads)
+    source = relay(label, legs, _bindings(sides), tuning_for(target).share.threads)
     variant = Variant(
         source, _table(passes, legs, _touched(passes, after), target), Grid(Amount(target.resident)), 1
     )
@@ -218,7 +225,6 @@ def _table(
     passes: Sequence[Pass], legs: Sequence[Leg], touched: Sequence[Row], target: Target
 ) -> tuple[Row, ...]:
     """The rows of the uniform, as the shader declares them; legs with an engine have no row `size`."""
-    none = Amount()
     grids: list[Row] = []
     kinds: list[Row] = []
     joint: list[Row] = []
@@ -227,11 +233,11 @@ def _table(
         assert item.leg is not None, "they fit"
         x, y, z = item.leg.grid.at(ONE, target.limits.max_workgroups_per_dimension)
         grids.append((Amount(x), Amount(y), Amount(z), Amount(x * y * z)))
-        kinds.append((Amount(int(bool(leg.source.engine))), Amount(start), none, none))
-        table = [*item.leg.table, *[(none, none, none, none)] * (leg.rows + 1 - len(item.leg.table))]
+        kinds.append((Amount(int(bool(leg.source.engine))), Amount(start), *NO_ROW[2:]))
+        table = _padded(item.leg.table, leg.rows + 1)
         if leg.source.engine:
             joint += table[1:]
         else:
             apart += table
-    limit = Amount(TURNS), Amount(len(legs)), none, none
-    return (limit, *grids, *kinds, *touched, *(joint or [(none, none, none, none)]), *apart)
+    limit = Amount(TURNS), Amount(len(legs)), *NO_ROW[2:]
+    return (limit, *grids, *kinds, *touched, *(joint or [NO_ROW]), *apart)
