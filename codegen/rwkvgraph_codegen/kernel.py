@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -51,7 +50,7 @@ $body
 """
 
 _PHASE = """    var $partial = $start;
-$held    for (var i2 = thread$behind; i2 < here.size.w; i2 += ${threads}u) {
+$held    for (var i2 = thread$behind; i2 < $count; i2 += ${threads}u) {
 $body
 $gather
     }
@@ -114,7 +113,7 @@ def row_kernel(
     )
     helpers = [reduction(kind, threads, parts.subgroups) for kind in sorted(_kinds(phases))]
     if wide:
-        helpers.append(prelude("lanes.wgsl"))
+        helpers.append(fill(prelude("lanes.wgsl"), elements=_OWN.elements))
     shared = f"var<workgroup> partials: array<vec4<f32>, {threads}>;"
     text = "\n".join([shared, *helpers, main.strip("\n")])
     return assemble(label, replace(parts, statements=statements), text, threads, dialect)
@@ -126,27 +125,28 @@ def prepare(phases: list[Phase], threads: int, subgroups: bool, row: int) -> str
     row: of the uniform's table, with the row's elements and lanes.
     """
     parts = Parts((), (), (), 0, 4, subgroups)
-    texts = [_phase(index, phase, _Lanes(threads, 0, None), parts) for index, phase in enumerate(phases)]
+    own = _Names(f"here.at[{row}].x", f"here.at[{row}].y", "row_partials", "")
+    lanes = _Lanes(threads, 0, None)
+    texts = [_phase(index, phase, lanes, parts, own) for index, phase in enumerate(phases)]
     sums = [item.name for phase in phases for item in phase.sums]
-    body = "\n".join(["    let i0 = 0u;", "    let i1 = 0u;", "    let n = f32(here.size.z);", *texts])
-    for name in sums:
-        body = body.replace(f"    let {name} = ", f"    {name} = ")
+    body = "\n".join(["    let i0 = 0u;", "    let i1 = 0u;", f"    let n = f32({own.elements});", *texts])
     given = "thread: u32, subgroup: u32" if subgroups else "thread: u32"
-    text = "\n".join(
+    return "\n".join(
         [
             *(f"var<private> {name}: f32;" for name in sums),
-            f"var<workgroup> partials: array<vec4<f32>, {threads}>;",
-            *(reduction(kind, threads, subgroups) for kind in sorted(_kinds(phases))),
-            prelude("lanes.wgsl"),
+            f"var<workgroup> {own.memory}: array<vec4<f32>, {threads}>;",
+            *(reduction(kind, threads, subgroups, own.memory) for kind in sorted(_kinds(phases))),
+            fill(prelude("lanes.wgsl"), elements=own.elements),
             f"fn prepare({given}) {{\n{body}\n}}",
         ]
     )
-    text = text.replace("here.size.z", f"here.at[{row}].x").replace("here.size.w", f"here.at[{row}].y")
-    return re.sub(r"\bpartials\b", "row_partials", text)
 
 
-def reduction(combine: str, threads: int, subgroups: bool) -> str:
-    """The function `reduce_add` or `reduce_max` over a workgroup of `threads`, a power of two."""
+def reduction(combine: str, threads: int, subgroups: bool, memory: str = "partials") -> str:
+    """The function `reduce_add` or `reduce_max` over a workgroup of `threads`, a power of two.
+
+    memory: the workgroup's array of a `vec4` a thread.
+    """
     template = prelude("reduce_subgroup.wgsl" if subgroups else "reduce_tree.wgsl")
     if combine == "+":
         holes = {
@@ -162,7 +162,7 @@ def reduction(combine: str, threads: int, subgroups: bool) -> str:
             "start": LOWEST_LANES,
             "subgroup": "subgroupMax",
         }
-    return fill(template, threads=threads, **holes)
+    return fill(template, threads=threads, memory=memory, **holes)
 
 
 def prelude(name: str) -> str:
@@ -217,7 +217,21 @@ class _Lanes:
         return "\n".join(lines) + "\n"
 
 
-def _phase(index: int, phase: Phase, lanes: _Lanes, parts: Parts) -> str:
+@dataclass(frozen=True)
+class _Names:
+    """Where a row's numbers of elements and lanes are, a workgroup's memory, how a result is declared."""
+
+    elements: str
+    count: str
+    memory: str
+    declare: str
+
+
+_OWN = _Names("here.size.z", "here.size.w", "partials", "let ")
+"""Those of a kernel whose rows are its domain."""
+
+
+def _phase(index: int, phase: Phase, lanes: _Lanes, parts: Parts, own: _Names = _OWN) -> str:
     partial, result = f"partial{index}", f"sums{index}"
     add = phase.sums[0].combine == "+"
     fold = ("add_lanes" if add else "max_lanes") if parts.lanes == 4 else ""
@@ -232,7 +246,9 @@ def _phase(index: int, phase: Phase, lanes: _Lanes, parts: Parts) -> str:
     text = fill(
         _PHASE, partial=partial, result=result, threads=lanes.threads, reduce=call, gather="\n".join(gather),
         start="vec4<f32>(0.0)" if add else LOWEST_LANES, body=block(list(phase.statements), 2),
-        held=lanes.each(phase.statements, gather, 1), behind=lanes.behind,
+        held=lanes.each(phase.statements, gather, 1), behind=lanes.behind, count=own.count,
     )  # fmt: skip
-    lets = [f"    let {item.name} = {result}.{'xyzw'[place]};" for place, item in enumerate(phase.sums)]
+    lets = [
+        f"    {own.declare}{item.name} = {result}.{'xyzw'[place]};" for place, item in enumerate(phase.sums)
+    ]
     return "\n".join([text, *lets])

@@ -16,7 +16,7 @@ from rwkvgraph.bench.products import Case, Product, Run
 from rwkvgraph.bench.steady import AGREEMENT, Rounds, Samples
 from rwkvgraph.compiler import compile
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.tuning import is_usable, kernel_of, kernels_for, suits, tuning_for
+from rwkvgraph.compiler.tuning import is_usable, kernel_for, kernel_of, suits, tuning_for
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.ops.matmul import Matmul
@@ -131,8 +131,7 @@ def tune(
 
 def _trial(run: Run, case: Case, count: int, tokens: int, rounds: Rounds, target: Target) -> Trial:
     """The kernel as it is warms the device up, and says what is right."""
-    kernels = kernels_for(target, case.rows)
-    kernel = next(shape for shape, most in kernels if most is None or tokens <= most)
+    kernel = kernel_for(target, case.rows, tokens)
     wanted = run.values(kernel)
     times, wrong = {kernel: run.measure(kernel, rounds)}, {}
     for shape in candidates(target, tokens):

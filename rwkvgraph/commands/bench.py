@@ -15,14 +15,15 @@ from rwkvgraph.bench.endurance import HEADER, RULE, Tenth, endure, verdict
 from rwkvgraph.bench.report import Report, facts
 from rwkvgraph.bench.speed import Speed, Trial, measure_speed, state_bytes
 from rwkvgraph.bench.steady import MOST_WARM_UP, Rounds
-from rwkvgraph.bench.subject import check_host, counts, synthetic, weight_bytes
+from rwkvgraph.bench.subject import check_host, counts, weight_bytes
 from rwkvgraph.bench.tables import number, pass_table, speed_table
 from rwkvgraph.commands.command import DONE, Command
-from rwkvgraph.commands.options import add_names, device, model_path
+from rwkvgraph.commands.options import device
+from rwkvgraph.commands.subject import add_subject, check_subject, open_subject
 from rwkvgraph.engine import Engine
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.engine import GpuEngine
-from rwkvgraph.load.reader import Reader, open_model
+from rwkvgraph.load.reader import Reader
 from rwkvgraph.model import TOKEN_CHUNK_SIZE, Model, open_engine
 from rwkvgraph.terminal import show_table, waiting
 
@@ -30,18 +31,10 @@ from rwkvgraph.terminal import show_table, waiting
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bench`."""
     subject = parser.add_argument_group("which model, and where")
-    subject.add_argument(
-        "-m",
-        "--model",
-        type=Path,
-        metavar="FILE",
-        help="a model, .st or .pth; default: the small one that comes along",
-    )
-    add_names(subject, "the model")
-    subject.add_argument(
-        "--synthetic",
-        metavar="VERSION:LAYERSxWIDTH[:VOCAB[:HEAD]]",
-        help="a model of these sizes with noise for weights, without a file: v7:24x2048",
+    add_subject(
+        subject,
+        "a model, .st or .pth; default: the small one that comes along",
+        "a model of these sizes with noise for weights, without a file: v7:24x2048",
     )
     subject.add_argument(
         "--adapter",
@@ -114,7 +107,7 @@ def add_tests(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure, and write the tables."""
     trials = read_trials(options)
-    reader = open_reader(options)
+    reader = open_subject(options)
     engine = open_engine(device(options.adapter))
     if options.passes and not isinstance(engine, GpuEngine):
         raise DeviceError(
@@ -137,8 +130,7 @@ def run(options: argparse.Namespace) -> int:
 
 def read_trials(options: argparse.Namespace) -> list[Trial]:
     """What is to be measured. Raises ValueError for numbers that nothing can be measured with."""
-    if options.model is not None and options.synthetic is not None:
-        raise ValueError("-m reads a file and --synthetic makes a model up: give one of them")
+    check_subject(options)
     for name in ("repeats", "token_chunk_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it is at least 1")
@@ -157,13 +149,6 @@ def read_trials(options: argparse.Namespace) -> list[Trial]:
     if not found:
         raise ValueError("-p 0 and -n 0 leave nothing to measure")
     return found
-
-
-def open_reader(options: argparse.Namespace) -> Reader:
-    """The model's tensors. Raises LoadError, and ValueError for sizes that no model has."""
-    if options.synthetic is not None:
-        return synthetic(options.synthetic)
-    return open_model(model_path(options), options.names)
 
 
 def measured(options: argparse.Namespace, reader: Reader, engine: Engine, trials: list[Trial]) -> Report:

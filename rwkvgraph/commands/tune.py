@@ -9,16 +9,16 @@ from pathlib import Path
 
 import rwkvgraph
 from rwkvgraph.bench.steady import MOST_WARM_UP, Rounds
-from rwkvgraph.bench.subject import counts, synthetic
+from rwkvgraph.bench.subject import counts
 from rwkvgraph.bench.tables import markdown, number
 from rwkvgraph.bench.tuner import TOKENS, Trial, cases_of, chosen_by, table_of, tune
 from rwkvgraph.commands.command import DONE, Command
-from rwkvgraph.commands.options import add_names, device, model_path
+from rwkvgraph.commands.options import device
+from rwkvgraph.commands.subject import add_subject, check_subject, open_subject
 from rwkvgraph.compiler.tuning_file import VARIABLE, TuningFile
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.engine import GpuEngine
-from rwkvgraph.load.reader import open_model
 from rwkvgraph.model import open_engine
 from rwkvgraph.terminal import show_table, waiting
 from rwkvgraph.writing import appearing
@@ -29,18 +29,10 @@ FORMAT = "rwkvgraph tune 1"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options of `tune`."""
-    parser.add_argument(
-        "-m",
-        "--model",
-        type=Path,
-        metavar="FILE",
-        help="whose matrices, .st or .pth; default: the small model that comes along",
-    )
-    add_names(parser, "the model")
-    parser.add_argument(
-        "--synthetic",
-        metavar="VERSION:LAYERSxWIDTH[:VOCAB[:HEAD]]",
-        help="the matrices of a model of these sizes, without a file: v7:24x2048",
+    add_subject(
+        parser,
+        "whose matrices, .st or .pth; default: the small model that comes along",
+        "the matrices of a model of these sizes, without a file: v7:24x2048",
     )
     parser.add_argument(
         "--adapter",
@@ -74,18 +66,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, write the tables, and the file."""
-    if options.model is not None and options.synthetic is not None:
-        raise ValueError("-m reads a file and --synthetic makes a model up: give one of them")
+    check_subject(options)
     if options.repeats < 1 or not options.warm_up >= 0:
         raise ValueError(
             f"--repeats is {options.repeats} and --warm-up {options.warm_up}; they are at least 1 and 0"
         )
     asked = counts(options.tokens, "-t", 1) if options.tokens is not None else None
-    reader = (
-        synthetic(options.synthetic)
-        if options.synthetic is not None
-        else open_model(model_path(options), options.names)
-    )
+    reader = open_subject(options)
     engine = open_engine(device(options.adapter))
     if not isinstance(engine, GpuEngine):
         raise DeviceError("numpy has no kernels to choose; tune needs an adapter (rwkvgraph devices)")

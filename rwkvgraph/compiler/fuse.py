@@ -5,7 +5,7 @@ A group is a list of operations: what it means is what they mean, in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rwkvgraph.compiler.domain import fits_kernel
 from rwkvgraph.compiler.group import Fused as Fused
@@ -137,21 +137,19 @@ class _Fusion:
 
         waits: whether there are levels; otherwise each joins the earliest it can.
         """
-        levels = self._levels()
-        levels = levels if waits else dict.fromkeys(levels, 0)
-        seen: list[int] = []
-        for index, level in levels.items():
-            near = [other for other in seen if levels[other] == level]
-            if not any(self._join_beside(other, index) for other in self._near(near, index)):
-                seen.append(index)
-        left: list[int] = []
-        for group in seen:
-            if not any(self._join_beside(other, group) for other in self._near(left, group)):
-                left.append(group)
+        products = [index for index, op in enumerate(self._ops) if op.kind == "matmul"]
+        levels = self._levels() if waits else dict.fromkeys(products, 0)
+        groups = self._side_by_side(products, lambda a, b: levels[a] == levels[b])
+        self._side_by_side(groups, lambda a, b: True)
 
-    def _near(self, groups: Sequence[int], group: int) -> list[int]:
-        """Those of the group's layer."""
-        return [other for other in groups if self._layer(other) == self._layer(group)]
+    def _side_by_side(self, groups: Sequence[int], may: Callable[[int, int], bool]) -> list[int]:
+        """Join each with the first of its layer that it may and can join; gives those that are left."""
+        left: list[int] = []
+        for group in groups:
+            near = [other for other in left if self._layer(other) == self._layer(group) and may(other, group)]
+            if not any(self._join_beside(other, group) for other in near):
+                left.append(group)
+        return left
 
     def _levels(self) -> dict[int, int]:
         """How many matmuls of its layer come before each matmul, one after another.
@@ -175,7 +173,7 @@ class _Fusion:
                     is_waited_for = any(self._needs_of(other, index) for other in before)
                     if found[index] < last and not is_waited_for:
                         found[index] = last
-        return dict(sorted(found.items()))
+        return found
 
     def _needs_of(self, later: int, earlier: int) -> bool:
         """Whether an operation needs another, directly or not; before anything is merged."""

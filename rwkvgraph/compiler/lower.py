@@ -8,7 +8,7 @@ from dataclasses import replace
 from rwkvgraph.compiler.domain import Domain, find_domain
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.lower_inlined import lower_inlined
-from rwkvgraph.compiler.lower_matmul import kernel_for, lower_matmul
+from rwkvgraph.compiler.lower_matmul import lower_matmul
 from rwkvgraph.compiler.lower_sample import lower_sample
 from rwkvgraph.compiler.lower_wkv import lower_wkv
 from rwkvgraph.compiler.phases import phases_of, roots_of
@@ -16,7 +16,7 @@ from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
 from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.tuning import kernel_for, tuning_for
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.errors import CompileError
 from rwkvgraph.op import DType, TensorOp
@@ -86,11 +86,11 @@ def _lower_matmul(group: Group, plan: Plan, target: Target, before: Group | None
     if target.kind != "gpu" or before is None or len(found) > 1:
         return [item for item, _ in found]
     ((item, parts),) = found
-    shape = kernel_for(target, parts, 1)
-    tuning = tuning_for(target)
+    tuning, rows = tuning_for(target), [part.rows for part in parts]
+    shape = kernel_for(target, rows, 1)
     if shape.family != "split" or shape.tokens != 1 or shape.threads != tuning.row_threads:
         return [item]
-    if shape.groups([part.rows for part in parts], 1) > tuning.inline_groups:
+    if shape.groups(rows, 1) > tuning.inline_groups:
         return [item]
     return [replace(item, inlined=lower_inlined(group, before, parts, plan, target, shape))]
 
@@ -102,6 +102,8 @@ def _lower_map(group: Group, plan: Plan, target: Target) -> Pass:
     source = map_kernel(group.label, _parts(writer), scope.statements, target.dialect)
     items = Amount.of(domain.rows).times(domain.middle * domain.count)
     made = _pass(group, writer, source, Grid(items, MAP_THREADS), domain)
+    if not target.resident:
+        return made
     threads = tuning_for(target).share.threads
     source = map_kernel(group.label, _parts(writer), scope.statements, target.dialect, threads)
     return _with_leg(made, Variant(source, made.variants[0].table, Grid(items, threads), 1), target)
@@ -169,11 +171,9 @@ def _parts(writer: Writer, subgroups: bool = False) -> Parts:
 
 
 def _with_leg(item: Pass, leg: Variant, target: Target) -> Pass:
-    """The pass, with this kernel for relays where there are any whose workgroups can run it."""
+    """The pass, with this kernel for relays and pairs if their workgroups can run it."""
     threads = tuning_for(target).share.threads
-    if not (target.resident or target.kind == "gpu") or not can_be_leg(leg.source, threads, target.subgroups):
-        return item
-    return replace(item, leg=leg)
+    return replace(item, leg=leg) if can_be_leg(leg.source, threads, target.subgroups) else item
 
 
 def _pass(group: Group, writer: Writer, source: Source, grid: Grid, domain: Domain) -> Pass:

@@ -109,7 +109,7 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
         source = assemble(group.label, kernel, body, shape.threads, target.dialect)
         return replace(source, engine=f"{main}\n") if shape.family == "share" else source
 
-    for shape, most_tokens in _kernels(target, parts):
+    for shape, most_tokens in kernels_for(target, [part.rows for part in parts]):
         units = set_units(writer, parts, shape)
         size = (rows, Amount(units), Amount(), Amount())
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
@@ -123,25 +123,23 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     return Pass(group, tuple(variants), tuple(writer.buffers), rows, leg, tuple(map(_region, parts)))
 
 
-def kernel_for(target: Target, parts: Sequence[Part], tokens: int) -> Shape:
-    """The kernel that a run of so many tokens takes."""
-    return next(shape for shape, most in _kernels(target, parts) if most is None or tokens <= most)
-
-
-def _kernels(target: Target, parts: Sequence[Part]) -> list[tuple[Shape, int | None]]:
-    return kernels_for(target, [part.rows for part in parts])
-
-
 def set_units(writer: Writer, parts: Sequence[Part], shape: Shape) -> int:
     """Write where each part's workgroups start, and in how many teams they are; gives their number."""
-    units = 0
-    for index, part in enumerate(parts):
-        teams = shape.teams_for(_columns(part))
-        first, place = WORDS * index, writer.table[WORDS * index + 2]
-        writer.table[first] = (Amount(units), *writer.table[first][1:])
-        writer.table[first + 2] = (*place[:2], Amount(teams), place[3])
-        units += -(-part.rows // (shape.group_rows * teams))
-    return units
+    teams = [shape.teams_for(_columns(part)) for part in parts]
+    rows = [shape.group_rows * count for count in teams]
+    units = [-(-part.rows // each) for part, each in zip(parts, rows, strict=True)]
+    return _set_starts(writer, units, teams)
+
+
+def _set_starts(writer: Writer, units: Sequence[int], words: Sequence[int]) -> int:
+    """Write each part's first workgroup, of so many, and the word that says how they share; gives the sum."""
+    first = 0
+    for index, (count, word) in enumerate(zip(units, words, strict=True)):
+        at, source = WORDS * index, WORDS * index + 2
+        writer.table[at] = (Amount(first), *writer.table[at][1:])
+        writer.table[source] = (*writer.table[source][:2], Amount(word), writer.table[source][3])
+        first += count
+    return first
 
 
 def _columns(part: Part) -> int:
@@ -172,13 +170,7 @@ def _set_shares(writer: Writer, parts: Sequence[Part], workgroups: int) -> int:
         index = max(range(len(parts)), key=lambda at: -(-quads[at] // shares[at]) * work[at])
         if shares[index] < quads[index]:
             shares[index] += 1
-    units = 0
-    for index, count in enumerate(shares):
-        first, place = WORDS * index, writer.table[WORDS * index + 2]
-        writer.table[first] = (Amount(units), *writer.table[first][1:])
-        writer.table[first + 2] = (*place[:2], Amount(count), place[3])
-        units += count
-    return units
+    return _set_starts(writer, shares, shares)
 
 
 def _readers(writer: Writer, parts: Sequence[Part]) -> list[str]:

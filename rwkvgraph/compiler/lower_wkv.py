@@ -97,7 +97,7 @@ def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: T
     if head.is_single:
         text["fetch"] = _lines(1, [item.text() for item in (*held.common, *held.lanes)])
         here, split = held.rest(lanes.statements), len(held.rest(lanes.statements[:split]))
-        made = _main(writer, op, here, split, "head_single.wgsl", text)
+        made = _main(writer, op, here, split, "head_single.wgsl", text, depth=1)
         return replace(made, statements=tuple(lanes.statements))
     # Of the prologue alone: when the epilogue runs, what was asked for ahead is the next token's.
     ahead = _fetched(lanes.statements[:split]) if target.kind == "gpu" else []
@@ -151,15 +151,15 @@ def _main(
     file: str,
     text: dict[str, object],
     ahead: Sequence[Load] = (),
+    depth: int = 2,
 ) -> _Main:
     """A template filled, with the functions before it; statements from `split` on come after the step.
 
-    ahead: loads whose values were asked for a token before.
+    ahead: loads whose values were asked for a token before. depth: of the template's holes for them.
     """
     arrived: dict[Statement, str] = {item: f"let {item.name} = next_{item.name};" for item in ahead}
     here = [arrived.get(item) or item.text() for item in statements]
     holes = {**text, **_state(writer, op)}
-    depth = 1 if file == "head_single.wgsl" else 2
     holes |= {"prologue": _lines(depth, here[:split]), "epilogue": _lines(depth, here[split:])}
     return _Main("\n".join([*_readers(writer, op), fill(prelude(file), **holes)]), tuple(statements))
 

@@ -63,6 +63,9 @@ class Grid:
 Row = tuple[Amount, Amount, Amount, Amount]
 
 
+NO_ROW: Row = (Amount(), Amount(), Amount(), Amount())
+
+
 @dataclass(frozen=True, eq=False)
 class Variant:
     """One kernel that can run a pass: its shader, its uniform's rows (the first is `size`), its grid.
@@ -172,12 +175,17 @@ class Relay:
         """How dumps name it."""
         return self.variant.source.label
 
+    @property
+    def span(self) -> range:
+        """Where its passes are among the program's."""
+        return range(self.first, self.first + len(self.passes))
+
     def runs(self, sizes: Sizes) -> bool:
         """Whether it can stand for its passes in a run."""
         return sizes[T] == 1 and all(item.rows.at(sizes) == 1 and item.runs(sizes) for item in self.passes)
 
     def __str__(self) -> str:
-        last = self.first + len(self.passes) - 1
+        last = self.span[-1]
         if not self.meets:
             return f"for one token passes {self.first} and {last} are one dispatch, side by side"
         return f"for one token passes {self.first} to {last} are one dispatch, in {len(self.passes)} legs"
@@ -218,7 +226,7 @@ class Program:
         joined = ""
         for meets, how in ((True, "one after another"), (False, "side by side")):
             own = [relay for relay in self.relays if relay.meets == meets]
-            spans = ", ".join(f"{relay.first}-{relay.first + len(relay.passes) - 1}" for relay in own)
+            spans = ", ".join(f"{relay.first}-{relay.span[-1]}" for relay in own)
             joined += f"for one token these passes are one dispatch each, {how}: {spans}\n" if spans else ""
         return f"{fold_layers(lines)}\n\n{joined}{self.plan}\n\n{self!r}"
 

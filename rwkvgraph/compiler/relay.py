@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rwkvgraph.compiler.plan import Slot
-from rwkvgraph.compiler.program import MEETING, Amount, Grid, Pass, Relay, Row, Variant
+from rwkvgraph.compiler.program import MEETING, NO_ROW, Amount, Grid, Pass, Relay, Row, Variant
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.op import Buffer
@@ -20,8 +20,6 @@ from rwkvgraph_codegen import TURNS, Binding, Leg, Source, pair, relay, relay_by
 
 ONE: Sizes = {T: 1, O: 1, N: 1, B: 1, E: 1}
 """Sizes of a run of one token in one slot."""
-
-NO_ROW: Row = (Amount(), Amount(), Amount(), Amount())
 
 Side = tuple[tuple[Buffer | Slot, ...], Source]
 """What a kernel binds, in order, and the kernel."""

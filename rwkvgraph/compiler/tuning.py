@@ -63,6 +63,11 @@ def kernels_for(target: Target, rows: Sequence[int]) -> list[tuple[Shape, int | 
     return kernels
 
 
+def kernel_for(target: Target, rows: Sequence[int], tokens: int) -> Shape:
+    """The kernel that a run of so many tokens takes."""
+    return next(shape for shape, most in kernels_for(target, rows) if most is None or tokens <= most)
+
+
 def is_usable(shape: Shape, target: Target) -> bool:
     """Whether a device can run the kernel of a shape, and gets right numbers from it."""
     return fits(shape, target.limits) and (shape.family != "lanes" or target.lanes >= 8)

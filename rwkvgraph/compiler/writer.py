@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rwkvgraph.compiler.domain import Domain, Strides, strides_of
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Place, Slot
-from rwkvgraph.compiler.program import Amount
+from rwkvgraph.compiler.program import NO_ROW, Amount
 from rwkvgraph.compiler.program import Row as TableRow
 from rwkvgraph.op import BEFORE, Buffer, DType, Tensor, TensorOp
 from rwkvgraph.view import row_width
@@ -47,7 +47,7 @@ class Writer:
         self.domain = domain
         self.above = HERE if is_single else ABOVE
         self.functions: dict[str, Function] = {}
-        self.table: list[TableRow] = [_ROW_OF_ZEROS] * reserved
+        self.table: list[TableRow] = [NO_ROW] * reserved
         self.buffers: list[Buffer | Slot] = []
         self.stored = _stored(group, places)
         self._rows: dict[object, int] = {}
@@ -166,9 +166,6 @@ class Writer:
     def sum_name(self, op: TensorOp, row: str, reduction: str) -> str:
         """The variable that holds a reduction's result, fixed at first mention."""
         return self._sums.setdefault((op, row, reduction), f"{reduction}_{len(self._sums)}")
-
-
-_ROW_OF_ZEROS: TableRow = (Amount(), Amount(), Amount(), Amount())
 
 
 def _stored(group: Group, places: dict[TensorOp, Place]) -> list[TensorOp]:

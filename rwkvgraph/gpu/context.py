@@ -10,12 +10,13 @@ import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import wgpu
 from wgpu.classes import (
     GPUBuffer,
     GPUCommandBuffer,
+    GPUCommandEncoder,
     GPUDevice,
     GPUError,
     GPUQueue,
@@ -186,6 +187,15 @@ class Context:
             self._staging = None  # the old one goes first, so that both are never held
             self._staging = self.buffer(max(nbytes, 1 << 16), "staging", "staging")
         return self._staging
+
+    def encode(self, prepared: Any, start: int, stop: int, times: int = 1) -> GPUCommandEncoder:
+        """A command encoder with prepared dispatches `start` to `stop` recorded, in one compute pass."""
+        encoder = self.device.create_command_encoder()
+        record = encoder.begin_compute_pass()
+        for _ in range(times):
+            self.driver.record(record, prepared, start, stop)
+        record.end()
+        return encoder
 
     def submit(self, commands: Sequence[GPUCommandBuffer]) -> int:
         """Queue command buffers; returns a ticket to wait for. Raises DeviceError if the device is lost.

@@ -62,11 +62,7 @@ class Cycle:
         self._of = prepared
 
     def _round(self) -> None:
-        encoder = self._context.device.create_command_encoder()
-        record = encoder.begin_compute_pass()
-        self._context.driver.record(record, self._joined, 0, self._count)
-        record.end()
-        self._context.submit([encoder.finish()])
+        self._context.submit([self._context.encode(self._joined, 0, self._count).finish()])
 
     def _run_checked(self, prepared: Sequence[Prepared], times: int) -> None:
         for _ in range(times):

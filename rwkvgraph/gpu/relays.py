@@ -52,11 +52,7 @@ class Meeting:
 
     def _try(self, step: Step) -> bool:
         context = self._context
-        encoder = context.device.create_command_encoder()
-        record = encoder.begin_compute_pass()
-        context.driver.record(record, context.driver.prepare([step]), 0, 1)
-        record.end()
-        context.submit([encoder.finish()])
+        context.submit([context.encode(context.driver.prepare([step]), 0, 1).finish()])
         words = download(context, self.gpu, 0, self.words * 4).view(np.uint32)
         met = not words[LATE] and not words[0] % step.grid[0]
         if not met:

@@ -165,11 +165,7 @@ class Runner:
 
     def encode(self, prepared: Prepared, start: int, stop: int) -> GPUCommandEncoder:
         """A command encoder with dispatches `start` to `stop` recorded, all in one compute pass."""
-        encoder = self.context.device.create_command_encoder()
-        record = encoder.begin_compute_pass()
-        self.context.driver.record(record, prepared.handles, start, stop)
-        record.end()
-        return encoder
+        return self.context.encode(prepared.handles, start, stop)
 
     def _rows(self, flat: Array, rows: int) -> Array:
         width = row_width(self.output.shape)
@@ -214,7 +210,7 @@ class Runner:
             joint = self._relay_step(relay, sizes, owner, state)
             if joint is not None:
                 found[relay.first] = joint
-                joined.update(range(relay.first, relay.first + len(relay.passes)))
+                joined.update(relay.span)
         self._compile(sizes, [relay for relay in relays if relay.first in found])
         for at in range(len(self.program.passes)):
             step = None if at in joined else self._step(at, sizes, owner, state)

@@ -77,11 +77,8 @@ def _clock_up(context: Context, steps: Prepared) -> None:
     until = perf_counter() + CLOCKING_UP
     ticket = None
     while perf_counter() < until:
-        encoder = context.device.create_command_encoder()
-        record = encoder.begin_compute_pass()
-        context.driver.record(record, steps.handles, 0, len(steps.steps))
-        record.end()
-        before, ticket = ticket, context.submit([encoder.finish()])
+        commands = context.encode(steps.handles, 0, len(steps.steps)).finish()
+        before, ticket = ticket, context.submit([commands])
         if before is not None:
             context.wait(before)
 
@@ -131,12 +128,7 @@ def _by_clock(context: Context, steps: Prepared) -> list[float]:
 
 
 def _elapsed(context: Context, steps: Prepared, index: int, repeats: int) -> float:
-    encoder = context.device.create_command_encoder()
-    record = encoder.begin_compute_pass()
-    for _ in range(repeats):
-        context.driver.record(record, steps.handles, index, index + 1)
-    record.end()
-    commands = encoder.finish()
+    commands = context.encode(steps.handles, index, index + 1, repeats).finish()
     start = perf_counter()
     context.wait(context.submit([commands]))
     return (perf_counter() - start) * 1e6

@@ -9,6 +9,7 @@ import pytest
 import rwkvgraph as rg
 from rwkvgraph import ops, v7
 from rwkvgraph.compiler import compile, tuning
+from rwkvgraph.compiler.program import Relay
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.graph import Graph
@@ -17,8 +18,9 @@ from rwkvgraph.op import Reduction, Role, Row, Tensor, tape
 from rwkvgraph.testing import check_graph, holding, matrix
 from rwkvgraph.view import T
 from rwkvgraph_codegen import Shape
+from tests.rwkvgraph.models.oracle_v7 import Array
 from tests.rwkvgraph.models.synthetic import synthetic
-from tests.rwkvgraph.models.yardstick import expect, feed
+from tests.rwkvgraph.models.yardstick import Expected, expect, feed
 
 pytestmark = pytest.mark.gpu
 PROMPT = [0, 17, 91, 4, 255, 3]
@@ -37,6 +39,22 @@ def pairing(request: pytest.FixtureRequest) -> Iterator[Context]:
     context.destroy()
 
 
+def check_one_by_one(model: Model, wanted: Expected) -> list[Array]:
+    """Hold what comes of tokens, every one a run of its own, to the oracle; gives the logits."""
+    state = model.state()
+    logits = feed(model, state, [[[token] for token in PROMPT]])[0]
+    for at, row in enumerate(logits):
+        wanted.check_logits(row, at)
+    wanted.check_state(state.read(0))
+    return logits
+
+
+def pairs_of(model: Model, hooks: rg.Hooks | None = None) -> list[Relay]:
+    runner = model.program(hooks)
+    assert isinstance(runner, Runner)
+    return [relay for relay in runner.program.relays if not relay.meets]
+
+
 @pytest.mark.parametrize(
     ("version", "width"),
     [
@@ -48,16 +66,10 @@ def pairing(request: pytest.FixtureRequest) -> Iterator[Context]:
 def test_a_token_at_a_time_is_what_the_mathematics_say(pairing: Context, version: str, width: int) -> None:
     tensors = synthetic(layers=2, width=width, version=version)
     model, wanted = Model.load(tensors, pairing), expect(tensors, PROMPT)
-    state = model.state()
-    logits = feed(model, state, [[[token] for token in PROMPT]])[0]
-    for at, row in enumerate(logits):
-        wanted.check_logits(row, at)
-    wanted.check_state(state.read(0))
+    logits = check_one_by_one(model, wanted)
     again = feed(model, model.state(), [[[token] for token in PROMPT]])[0]
     assert all(np.array_equal(a, b) for a, b in zip(logits, again, strict=True))
-    runner = model.program()
-    assert isinstance(runner, Runner)
-    assert any(not relay.meets for relay in runner.program.relays)
+    assert pairs_of(model)
 
 
 def test_operations_of_hooks_are_in_pairs_and_change_what_they_multiply(pairing: Context) -> None:
@@ -78,10 +90,7 @@ def test_operations_of_hooks_are_in_pairs_and_change_what_they_multiply(pairing:
         rows = [np.asarray(model.run_with_hooks([[token]], state, hooks)[0]) for token in PROMPT]
         answers.append((rows[-1].ravel(), seen.read().copy(), state.read(0)))
         if device is pairing:
-            runner = model.program(hooks)
-            assert isinstance(runner, Runner)
-            pairs = [relay for relay in runner.program.relays if not relay.meets]
-            assert any("softmax" in relay.label for relay in pairs)
+            assert any("softmax" in relay.label for relay in pairs_of(model, hooks))
     for given, wanted in zip(*answers, strict=True):
         given, wanted = np.asarray(given), np.asarray(wanted)
         assert np.abs(given - wanted).max() <= 2e-5 * np.abs(wanted).max()
@@ -101,14 +110,8 @@ def test_rows_wider_than_what_is_held_and_than_a_turn_of_threads(
     monkeypatch.setattr(tuning, "GPU", few)
     tensors = synthetic(layers=2, width=192, version="v7")
     model, wanted = Model.load(tensors, pairing), expect(tensors, PROMPT)
-    state = model.state()
-    logits = feed(model, state, [[[token] for token in PROMPT]])[0]
-    for at, row in enumerate(logits):
-        wanted.check_logits(row, at)
-    wanted.check_state(state.read(0))
-    runner = model.program()
-    assert isinstance(runner, Runner)
-    assert any(not relay.meets for relay in runner.program.relays)
+    check_one_by_one(model, wanted)
+    assert pairs_of(model)
 
 
 def test_a_device_of_384_threads_a_workgroup(pairing: Context) -> None:
@@ -117,9 +120,7 @@ def test_a_device_of_384_threads_a_workgroup(pairing: Context) -> None:
     context.target = replace(pairing.target, limits=limits)
     tensors = synthetic(layers=2, width=128, version="v5.2")
     model, wanted = Model.load(tensors, context), expect(tensors, PROMPT)
-    logits = feed(model, model.state(), [[[token] for token in PROMPT]])[0]
-    for at, row in enumerate(logits):
-        wanted.check_logits(row, at)
+    check_one_by_one(model, wanted)
 
 
 def test_without_pairs_every_pass_is_a_dispatch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,5 +169,4 @@ def test_tables_with_other_kernels_for_a_token_are_right(pairing: Context, shape
     context.target = replace(pairing.target, matmul=(replace(shape, max_tokens=1), *tuning.GPU.matmul[1:]))
     tensors = synthetic(layers=1, width=64, version="v5.2")
     model, wanted = Model.load(tensors, context), expect(tensors, PROMPT)
-    for at, row in enumerate(feed(model, model.state(), [[[token] for token in PROMPT]])[0]):
-        wanted.check_logits(row, at)
+    check_one_by_one(model, wanted)
