@@ -28,6 +28,7 @@ from rwkvgraph_codegen.matmul import uses_subgroups as uses_subgroups
 from rwkvgraph_codegen.matmul import workgroup_bytes as workgroup_bytes
 from rwkvgraph_codegen.matmul_shape import Shape as Shape
 from rwkvgraph_codegen.matmul_shape import flaw as flaw
+from rwkvgraph_codegen.matmul_split import can_keep as can_keep
 from rwkvgraph_codegen.pair import pair as pair
 from rwkvgraph_codegen.relay import LATE as LATE
 from rwkvgraph_codegen.relay import MEETING_WORDS as MEETING_WORDS

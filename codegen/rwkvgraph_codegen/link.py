@@ -34,8 +34,7 @@ BUILTINS = {
 class Leg:
     """One kernel of a relay.
 
-    bindings: those of the relay that its own are, in order. rows: of its uniform's table, `size` aside. The
-    tables of kernels with an engine lie in one array, one after another.
+    bindings: those of the relay that its own are, in order. rows: of its uniform's table, `size` aside.
     """
 
     source: Source
@@ -60,6 +59,7 @@ def linked(
     texts: Sequence[str],
     ends: Sequence[str],
     threads: int,
+    is_tabled: bool = False,
 ) -> Source:
     """The module of legs: what it declares, their texts as `renamed` gives them, and the ends."""
     headers = dict.fromkeys(
@@ -68,7 +68,7 @@ def linked(
     declared = [item.declaration() for item in bindings]
     memory = [f"var<workgroup> {name}: {kind};" for kind, name in shared_memory(legs).items()]
     text = "\n".join([*headers, f"// {label}", *declared, *memory, *texts, *ends])
-    return Source(text + "\n", bindings, threads, label)
+    return Source(text + "\n", bindings, threads, label, is_tabled=is_tabled)
 
 
 def relay_bytes(sources: Sequence[Source]) -> int:
@@ -111,26 +111,25 @@ def kinds(text: str) -> dict[str, str]:
 
 
 def renamed(
-    leg: Leg, index: int, bindings: Sequence[Binding], shared: Mapping[str, str], start: int = 0
+    leg: Leg, index: int, bindings: Sequence[Binding], shared: Mapping[str, str], size: str, at: str
 ) -> str:
     """A leg's module: its names are numbered, its bindings the relay's, its entry point a function.
 
-    start: where its rows are in the table that kernels with an engine share.
+    size, at: what stands for `here.size`, and for `here.at[`.
     """
     own = leg.source.text.removesuffix(leg.source.engine) if leg.source.engine else leg.source.text
     text = SHARED.sub("", _BOUND.sub("", COMMENT.sub("", own)))
     text = "\n".join(line for line in text.splitlines() if line and not line.startswith("enable ")) + "\n"
     if leg.source.engine:
         text = re.sub(r"^struct Here \{\n(?:.*\n)*?\}\n", "", text, flags=re.MULTILINE)
-        text = text.replace("here.at[", f"relay.at[{start}u + ")
     else:
         given = ", ".join(f"{name}: {kind}" for _, name, kind in entry(text))
         text = _ENTRY.sub(f"fn main({given}) {{", text)
     new = {name: f"{name}_{index}" for pair in _DECLARED.findall(text) for name in pair if name}
     new |= {name: shared[kind] for kind, name in kinds(leg.source.text).items()}
     new |= {f"b{at}": bindings[there].name for at, there in enumerate(leg.bindings, 1)}
-    text = replaced(text, new)
-    return re.sub(r"\bhere\.(at\[|size\b)", rf"relay.leg{index}.\1", text)  # an op may call an operand `here`
+    text = re.sub(r"\bhere\.size\b", size, replaced(text, new))  # an op may call an operand `here`
+    return re.sub(r"\bhere\.at\[", at, text)
 
 
 def entry(text: str) -> list[tuple[str, str, str]]:

@@ -12,14 +12,17 @@ from rwkvgraph_codegen.matmul_team import Layout, team
 
 
 @cache
-def matmul_main(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
+def matmul_main(
+    shape: Shape, subgroups: bool, prepares: bool = False, keeps: bool = False, looks: bool = False
+) -> str:
     """The entry point for a shape, with what it needs of workgroup memory.
 
-    prepares: whether it calls `prepare` first, which only "split" does.
+    prepares: whether it calls `prepare` first; keeps, looks: whether `keep`, `look_ahead`. Only "split"
+    does.
     """
     match shape.family:
         case "split":
-            return f"{DECODE}\n{split(shape, subgroups, prepares)}"
+            return f"{DECODE}\n{split(shape, subgroups, prepares, keeps, looks)}"
         case "lanes":
             return f"{DECODE}\n{lanes(shape)}"
         case "share":

@@ -9,11 +9,20 @@ from rwkvgraph_codegen.matmul_shape import HEAD, Shape, chain, four
 from rwkvgraph_codegen.source import fill
 
 
-def split(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
+def can_keep(shape: Shape, subgroups: bool) -> bool:
+    """Whether each thread has one result at most, so that what that needs can be loaded before the sums."""
+    return shape.family == "split" and shape.tokens == 1 and shape.rows == 4 and subgroups
+
+
+def split(
+    shape: Shape, subgroups: bool, prepares: bool = False, keeps: bool = False, looks: bool = False
+) -> str:
     """Each thread sums every so many-th block of columns; the workgroup adds the sums up.
 
     prepares: for one token; `prepare(thread, subgroup)` is called before `input` first is, which is given
-    what `input_ahead(part, lane)` loaded before that, with the first weights.
+    what `input_ahead(part, lane)` loaded before that, with the first weights. keeps: where `can_keep`;
+    `finish` is given what `keep(part, i0, i2)` loaded before the sums. looks: workgroups beyond the last only
+    call `look_ahead(part, thread)`.
     """
     rows, tokens, threads = shape.rows, shape.tokens, shape.threads
     groups = rows // 4
@@ -21,6 +30,8 @@ def split(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
     inputs = ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32"
     out = [f"var<workgroup> partials: array<vec4<f32>, {threads * results}>;"]
     out.append(fill(HEAD, threads=threads, inputs=inputs if subgroups else ""))
+    if looks:
+        out += ["    if !is_inside {", "        look_ahead(part, thread);", "        return;", "    }"]
     out.append(f"    let first_token = group.x * {tokens}u;")
     if tokens > 1:
         out.append(f"    let first_row = (unit - shape.x) * {rows}u;")
@@ -38,6 +49,9 @@ def split(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
     ]
     out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
     own, each = ("thread", f"{threads}u") if tokens > 1 else ("mine", "each")
+    if keeps:
+        result = f"((unit - shape.x) * teams + thread % teams) * {rows}u"
+        out.append(f"    let kept = keep(part, 0u, place.z + min({result}, last_row) / 4u);")
     if prepares:
         out.append(f"    let k0 = min({own}, shape.z - 1u);")
         out += [f"    var w{r} = weight(part, row{r} + k0);" for r in range(rows)]
@@ -57,7 +71,7 @@ def split(shape: Shape, subgroups: bool, prepares: bool = False) -> str:
         out += [f"        let w{r} = weight(part, row{r} + k);" for r in range(rows)]
         out += [*_inputs(shape), *_sums(shape), "    }"]
     if subgroups:
-        out += _reduce_subgroups(shape) if tokens > 1 else _reduce_teams(shape)
+        out += _reduce_subgroups(shape) if tokens > 1 else _reduce_teams(shape, keeps)
     else:
         out += _reduce_tree(shape)
     return "\n".join(out) + "\n}"
@@ -101,7 +115,7 @@ def _reduce_subgroups(shape: Shape) -> list[str]:
     return lines
 
 
-def _reduce_teams(shape: Shape) -> list[str]:
+def _reduce_teams(shape: Shape, keeps: bool) -> list[str]:
     """Within 32 threads, or a subgroup of fewer; then over those of a team."""
     groups = range(shape.rows // 4)
     lines = [
@@ -118,13 +132,17 @@ def _reduce_teams(shape: Shape) -> list[str]:
         *(f"        partials[thread / width * {len(groups)}u + {q}u] = s{q};" for q in groups),
         "    }",
         "    workgroupBarrier();",
-        f"    for (var item = thread; item < {len(groups)}u * teams; item += {shape.threads}u) {{",
+        *(
+            ["    if thread < teams {", "        let item = thread;"]
+            if keeps
+            else [f"    for (var item = thread; item < {len(groups)}u * teams; item += {shape.threads}u) {{"]
+        ),
         f"        let start = item / {len(groups)}u * (each / width);",
         "        var total = vec4<f32>(0.0);",
         "        for (var s = start; s < start + each / width; s++) {",
         f"            total += partials[s * {len(groups)}u + item % {len(groups)}u];",
         "        }",
-        *_finish(shape, "total"),
+        *_finish(shape, "total, kept" if keeps else "total"),
         "    }",
     ]
     return lines

@@ -30,5 +30,8 @@ def pair(label: str, legs: tuple[Leg, Leg], bindings: tuple[Binding, ...]) -> So
         first=arguments(legs[0], one),
         second=arguments(legs[1], others),
     )
-    texts = [renamed(leg, index, bindings, shared) for index, leg in enumerate(legs)]
+    texts = [
+        renamed(leg, index, bindings, shared, f"relay.leg{index}.size", f"relay.leg{index}.at[")
+        for index, leg in enumerate(legs)
+    ]
     return linked(label, legs, bindings, texts, [main], threads)

@@ -35,45 +35,51 @@ MEETING_WORDS = 64
 
 _FUNCTION = re.compile(r"^fn (\w+)\(([^)]*)\)( -> [\w<>]+)? \{\n((?:.*\n)*?)\}\n", re.MULTILINE)
 
-_ASKED = ("part_of", "weight", "input", "finish")
+_ASKED = ("part_of", "weight", "input", "finish", "prepare")
 """The functions of a kernel that its engine calls."""
 
-_AHEAD = """        leg_now = leg;
-        leg_at = relay.kinds[leg].y;
-        var first: Ahead;
-        if relay.kinds[leg].x != 0u && group.x < grid.w {
-            first = ahead(group, thread, subgroup, lane);
-        }"""
+_ASK = """            let next = table[leg * ${words}u + 4u].x;
+            leg_now = next;
+            leg_at = table[next * ${words}u + 2u].y;
+            // The first subgroup looks at the counter meanwhile.
+            if thread >= subgroup && group.x < table[leg * ${words}u + 4u].y {
+                let asked = ask(group, thread - subgroup, ${threads}u - subgroup);
+                if asked == 0x9e3779b9u && table[0].z != 0u {
+                    atomicStore(&$meeting[32], 1u); // never, but who compiles this cannot know
+                }
+            }"""
+_NOW = """        leg_now = leg;
+        leg_at = kind.y;"""
 _CASE = """            case $index: {
-                for (var unit = group.x; unit < grid.w; unit += groups.x) {
+                for (var unit = own; unit < grid.w; unit += groups.x) {
                     main_$number($arguments);
                     workgroupBarrier();
                 }
             }"""
 _WORK = """            default: {
-                for (var unit = group.x; unit < grid.w; unit += groups.x) {
+                for (var unit = own; unit < grid.w; unit += groups.x) {
                     let mine = vec3<u32>(unit, 0u, 0u);
-                    if unit != group.x {
-                        first = ahead(mine, thread, subgroup, lane);
-                    }
-                    work(mine, thread, subgroup, lane, first);
+                    work(mine, thread, subgroup, lane, ahead(mine, thread, subgroup, lane));
                     workgroupBarrier();
                 }
             }"""
-_IDLE = """        if group.x >= grid.w {
-            let what = relay.touched[leg];
-            touch(group.x - grid.w, groups.x - grid.w, thread, what.x, what.y);
-            touch(group.x - grid.w, groups.x - grid.w, thread, what.z, what.w);
+_IDLE = """        if own >= grid.w {
+            let what = table[leg * ${words}u + 3u];
+            touch(own - grid.w, groups.x - grid.w, thread, what.x, what.y);
+            touch(own - grid.w, groups.x - grid.w, thread, what.z, what.w);
         }"""
 _NOTHING = "            default: {\n            }"
 
 
+WORDS = 4
+"""Rows of the table that say of a leg where it runs, in front of the legs' own tables."""
+
+
 def starts_of(legs: Sequence[Leg]) -> list[int]:
-    """Where the rows of each leg with an engine begin in the array of all; 0 for others."""
-    starts, at = [], 0
+    """Where each leg's own table begins in that of the relay, and behind them where that ends."""
+    starts = [1 + WORDS * len(legs)]
     for leg in legs:
-        starts.append(at if leg.source.engine else 0)
-        at += leg.rows if leg.source.engine else 0
+        starts.append(starts[-1] + 1 + leg.rows)
     return starts
 
 
@@ -94,32 +100,35 @@ def _relay(label: str, legs: tuple[Leg, ...], bindings: tuple[Binding, ...], thr
     engines = {leg.source.engine for leg in legs if leg.source.engine}
     if len(engines) > 1:
         raise ValueError(f"{label}: its kernels have {len(engines)} engines; a relay has one")
-    texts = [renamed(leg, index, every, shared, starts[index]) for index, leg in enumerate(legs)]
+    texts = [
+        renamed(leg, index, every, shared, f"table[{start}u]", f"table[{start + 1}u + ")
+        for index, (leg, start) in enumerate(zip(legs, starts, strict=False))
+    ]
     own = [index for index, leg in enumerate(legs) if not leg.source.engine]
     main = fill(
         prelude("relay.wgsl"),
-        count=len(legs),
-        rows=max(1, sum(leg.rows for leg in legs if leg.source.engine)),
-        places="\n".join(f"    leg{index}: Here_{index}," for index in own),
+        rows=starts[-1],
+        words=WORDS,
         meeting=meeting.name,
         late=LATE,
         threads=threads,
-        ahead=_AHEAD if engines else "",
+        ask=fill(_ASK, words=WORDS, threads=threads, meeting=meeting.name) if engines else "",
+        now=_NOW if engines else "",
         touch=fill(prelude("touch.wgsl"), threads=threads, meeting=meeting.name) if engines else "",
-        idle=_IDLE if engines else "",
+        idle=fill(_IDLE, words=WORDS) if engines else "",
         cases="\n".join(
             [*(_case(legs[index], index, threads) for index in own), _WORK if engines else _NOTHING]
         ),
     )
     engine = [_engine(engines.pop(), legs, texts, shared)] if engines else []
-    return linked(label, legs, every, texts, [*engine, main], threads)
+    return linked(label, legs, every, texts, [*engine, main], threads, is_tabled=True)
 
 
 def _engine(text: str, legs: Sequence[Leg], texts: Sequence[str], shared: Mapping[str, str]) -> str:
     """The engine, on the table of whichever leg there is now, and the functions it calls, by leg."""
     text = COMMENT.sub("", text.partition("\n@compute")[0]) + "\n"
     memory = {name: shared[kind] for kind, name in kinds(text).items()}
-    body = replaced(SHARED.sub("", text), memory).replace("here.at[", "relay.at[leg_at + ")
+    body = replaced(SHARED.sub("", text), memory).replace("here.at[", "table[leg_at + ")
     numbers = [index for index, leg in enumerate(legs) if leg.source.engine]
     asked = [_by_leg(name, numbers, texts) for name in _ASKED]
     return "\n".join(["var<private> leg_now: u32;", "var<private> leg_at: u32;", *asked, body])

@@ -19,7 +19,9 @@ class Source:
     """A compute shader: text, the bindings in order (binding 0 is the uniform), threads a workgroup.
 
     engine: the end of the text, where that is the same for many kernels and what differs is in functions
-    before it; in a relay it is there once for all of them.
+    before it; in a relay it is there once for all of them. is_tabled: whether binding 0 is read-only storage
+    instead. looks_ahead: whether it has a use for the row, in the third word of `size`, where the tables of
+    the kernels after it begin.
     """
 
     text: str
@@ -27,6 +29,8 @@ class Source:
     threads: int
     label: str
     engine: str = ""
+    is_tabled: bool = False
+    looks_ahead: bool = False
 
 
 @dataclass(frozen=True)

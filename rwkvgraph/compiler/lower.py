@@ -83,10 +83,15 @@ def _domain(group: Group) -> Domain:
 
 def _lower_matmul(group: Group, plan: Plan, target: Target, before: Group | None) -> list[Pass]:
     found = lower_matmul(group, plan, target)
-    if target.kind != "gpu" or before is None or len(found) > 1:
+    if before is None or len(found) > 1:
         return [item for item, _ in found]
     ((item, parts),) = found
     tuning, rows = tuning_for(target), [part.rows for part in parts]
+    if item.leg is not None:
+        again = lower_inlined(group, before, parts, plan, target, tuning.share)
+        item = replace(item, inlined_leg=again)
+    if target.kind != "gpu":
+        return [item]
     shape = kernel_for(target, rows, 1)
     if shape.family != "split" or shape.tokens != 1 or shape.threads != tuning.row_threads:
         return [item]

@@ -7,7 +7,7 @@ twice), so each workgroup of the product that reads it does it again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Domain, find_domain, matmul_domain
 from rwkvgraph.compiler.fuse import Group
@@ -18,6 +18,7 @@ from rwkvgraph.compiler.lower_matmul import (
     finish_of,
     part_of,
     set_place,
+    set_shares,
     set_units,
     switch,
     weight_of,
@@ -73,69 +74,90 @@ def _lower(
     statements: list[Statement] = [item for phase in phases for item in phase.statements]
     weights = [f"return {weight_of(writer, part)};" for part in parts]
     inputs = _inputs(writer, parts, domain)
-    if inputs is None:
+    is_share = shape.family == "share"
+    if not is_share and not inputs.is_alike:
         return None
     statements += inputs.statements
-    finish, after = finish_of(writer, parts)
-    subgroups = uses_subgroups(shape, target.subgroups)
+    finish = finish_of(writer, parts)
+    subgroups = is_share or uses_subgroups(shape, target.subgroups)
+    main = matmul_main(shape, subgroups, prepares=True)
     body = "\n".join(
         [
             part_of(len(parts)),
             *([COLUMNS_ONLY] if domain.inner % BLOCK else []),
             switch("fn weight(part: u32, index: u32) -> vec4<u32>", weights),
             prepare(phases, shape.threads, subgroups, size),
-            inputs.text(size),
-            finish,
-            matmul_main(shape, subgroups, prepares=True),
+            inputs.text(size) if is_share else inputs.text_ahead(size),
+            finish.text,
+            main,
         ]
     )
     functions = tuple(writer.functions.values())
-    kernel = Parts(writer.bindings(), functions, (*statements, *after), len(writer.table), LANES, subgroups)
+    kernel = Parts(
+        writer.bindings(), functions, (*statements, *finish.statements), len(writer.table), LANES, subgroups
+    )
     source = assemble(group.label, kernel, body, shape.threads, target.dialect)
-    units = set_units(writer, parts, shape)
     rows = Amount.of(parts[0].op.shape[0])
+    if is_share:
+        source = replace(source, engine=f"{main}\n")
+        units = set_shares(writer, parts, target.resident - 1)  # the last workgroup does the row for others
+        grid = Grid(Amount(units))
+    else:
+        units = set_units(writer, parts, shape)
+        grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
     table = ((rows, Amount(units), Amount(), Amount()), *writer.table)
-    grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
     return Inlined(Variant(source, table, grid, 1), tuple(writer.buffers))
+
+
+_PLACES = [f"    let first = here.at[part * {WORDS}u + 2u].w;", "    let i0 = 0u;", "    let i1 = 0u;"]
 
 
 @dataclass(frozen=True)
 class _Inputs:
     """What the columns of each part's input are made of: lines that load, and lines that go on from there.
 
-    fields: (name, type) of what is loaded, the same for all parts.
+    fields: (name, type) of what is loaded, of each part. wholes: lines that do both.
     """
 
     loads: list[str]
     values: list[str]
-    fields: list[tuple[str, str]]
+    wholes: list[str]
+    fields: list[list[tuple[str, str]]]
     statements: list[Statement]
 
+    @property
+    def is_alike(self) -> bool:
+        """Whether something is loaded, and the same for all parts."""
+        return bool(self.fields[0]) and all(each == self.fields[0] for each in self.fields)
+
     def text(self, size: int) -> str:
-        """The functions `input_ahead` and `input`. size: the place in the table of the row's."""
-        places = [f"    let first = here.at[part * {WORDS}u + 2u].w;", "    let i0 = 0u;", "    let i1 = 0u;"]
-        given = [f"    let {name} = loaded.{name};" for name, _ in self.fields]
+        """The function `input` of a share. size: the place in the table of the row's."""
+        places = [*_PLACES, f"    let n = f32(here.at[{size}].x);"]
+        return switch("fn input(part: u32, base: u32, lane: u32) -> vec4<f32>", self.wholes, places)
+
+    def text_ahead(self, size: int) -> str:
+        """The functions `input_ahead` and `input` of others."""
+        given = [f"    let {name} = loaded.{name};" for name, _ in self.fields[0]]
         given.append(f"    let n = f32(here.at[{size}].x);")
-        fields = [f"    {name}: {kind}," for name, kind in self.fields]
+        fields = [f"    {name}: {kind}," for name, kind in self.fields[0]]
         return "\n".join(
             [
                 "struct Loaded {",
                 *fields,
                 "}",
-                switch("fn input_ahead(part: u32, lane: u32) -> Loaded", self.loads, places),
+                switch("fn input_ahead(part: u32, lane: u32) -> Loaded", self.loads, _PLACES),
                 switch(
                     "fn input(part: u32, lane: u32, loaded: Loaded) -> vec4<f32>",
                     self.values,
-                    [*places, *given],
+                    [*_PLACES, *given],
                 ),
             ]
         )
 
 
-def _inputs(writer: Writer, parts: Sequence[Part], domain: Domain) -> _Inputs | None:
-    """None where the parts' inputs are made of different loads, or of none."""
+def _inputs(writer: Writer, parts: Sequence[Part], domain: Domain) -> _Inputs:
     writer.forget_names()
-    found = _Inputs([], [], [], [])
+    found = _Inputs([], [], [], [], [])
     for index, part in enumerate(parts):
         set_place(writer, index, part)
         writer.table[WORDS * index + 2] = (Amount(), Amount(), Amount(), Amount(writer.start_part()))
@@ -143,16 +165,15 @@ def _inputs(writer: Writer, parts: Sequence[Part], domain: Domain) -> _Inputs | 
         assert isinstance(part.op.x.source, TensorOp), "the caller has looked"
         value = scope.value(part.op.x.source)
         held = hold(scope.statements)
-        if not held.fields or held.fields != (found.fields or held.fields):
-            return None
-        found.fields[:] = held.fields
+        found.fields.append(held.fields)
         names = ", ".join(name for name, _ in held.fields)
         loads = [item.text() for item in (*held.common, *held.lanes)]
         found.loads.append("\n            ".join([*loads, f"return Loaded({names});"]))
-        value = held.name(value)
-        value = f"columns_only(part, lane, {value})" if domain.inner % BLOCK else value
+        own = "columns_only(part, lane, {})" if domain.inner % BLOCK else "{}"
         rest = [item.text() for item in held.rest(scope.statements)]
-        found.values.append("\n            ".join([*rest, f"return {value};"]))
+        found.values.append("\n            ".join([*rest, f"return {own.format(held.name(value))};"]))
+        every = [item.text() for item in scope.statements]
+        found.wholes.append("\n            ".join([*every, f"return {own.format(value)};"]))
         found.statements.extend(scope.statements)
         writer.forget_names()
     return found

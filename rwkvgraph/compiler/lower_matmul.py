@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rwkvgraph.compiler.domain import Strides, matmul_domain, split_parts
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Plan
-from rwkvgraph.compiler.program import Amount, Grid, Pass, Region, Variant
+from rwkvgraph.compiler.program import TABLES, Amount, Grid, Pass, Region, Variant
 from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import kernels_for, tuning_for
@@ -17,11 +17,26 @@ from rwkvgraph.op import Buffer, DType, Tensor, TensorOp
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.quant import BLOCK
 from rwkvgraph.view import LANES, resolve
-from rwkvgraph_codegen import Parts, Shape, Source, Statement, assemble, matmul_main, uses_subgroups
+from rwkvgraph_codegen import (
+    Parts,
+    Shape,
+    Source,
+    Statement,
+    assemble,
+    can_keep,
+    hold,
+    matmul_main,
+    uses_subgroups,
+)
 
 WORDS = 3
 """Rows of the uniform's table that each part takes: its shape, its weights' place, its input's place."""
 
+
+NO_PREPARE = """\
+fn prepare(thread: u32, subgroup: u32) {
+}"""
+"""What a share has to prepare where its input is there."""
 
 QUAD_BLOCKS = 16
 """What four rows cost a workgroup of a relay besides their blocks of columns, in such blocks."""
@@ -95,32 +110,59 @@ def _others(group: Group, plan: Plan) -> int:
 def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> Pass:
     writer = Writer(group, plan.places, matmul_domain(parts[0].op), reserved=WORDS * len(parts))
     texts = _readers(writer, parts)
-    finish, statements = finish_of(writer, parts)
+    finish = finish_of(writer, parts)
     rows = Amount.of(parts[0].op.shape[0])
     variants = []
     tuning = tuning_for(target)
+    tables = writer.binding(TABLES).name if target.looks else ""
 
     def source_of(shape: Shape) -> Source:
         subgroups = uses_subgroups(shape, target.subgroups)
-        main = matmul_main(shape, subgroups)
-        body = "\n".join([part_of(len(parts)), *texts, finish, main])
+        keeps = can_keep(shape, subgroups) and finish.ahead is not None
+        looks = bool(tables) and shape.family == "split" and shape.tokens == 1
+        main = matmul_main(shape, subgroups, keeps=keeps, looks=looks)
+        ahead = [look_ahead(tables, shape.threads, keeps)] if looks else []
+        nothing = [NO_PREPARE] if shape.family == "share" else []
+        end = finish.ahead if keeps and finish.ahead else finish.text
+        body = "\n".join([part_of(len(parts)), *texts, end, *ahead, *nothing, main])
         functions = tuple(writer.functions.values())
-        kernel = Parts(writer.bindings(), functions, statements, len(writer.table), LANES, subgroups)
+        kernel = Parts(writer.bindings(), functions, finish.statements, len(writer.table), LANES, subgroups)
         source = assemble(group.label, kernel, body, shape.threads, target.dialect)
-        return replace(source, engine=f"{main}\n") if shape.family == "share" else source
+        engine = f"{main}\n" if shape.family == "share" else ""
+        return replace(source, engine=engine, looks_ahead=looks)
 
     for shape, most_tokens in kernels_for(target, [part.rows for part in parts]):
         units = set_units(writer, parts, shape)
         size = (rows, Amount(units), Amount(), Amount())
+        source = source_of(shape)
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
-        grid = Grid(Amount(units), 1, rows, shape.group_tokens, deep_first=True)
-        variants.append(Variant(source_of(shape), (size, *writer.table), grid, most_tokens))
+        grid = Grid(Amount(units + source.looks_ahead), 1, rows, shape.group_tokens, deep_first=True)
+        variants.append(Variant(source, (size, *writer.table), grid, most_tokens))
     leg = None
     if target.resident and _bytes(parts) < tuning.leg_bytes:
-        units = _set_shares(writer, parts, target.resident)
+        units = set_shares(writer, parts, target.resident)
         size = (rows, Amount(units), Amount(), Amount())
         leg = Variant(source_of(tuning.share), (size, *writer.table), Grid(Amount(units)), 1)
     return Pass(group, tuple(variants), tuple(writer.buffers), rows, leg, tuple(map(_region, parts)))
+
+
+LOOKED = 192
+"""Rows of tables that are looked at ahead: those of some five kernels."""
+
+
+def look_ahead(tables: str, threads: int, keeps: bool) -> str:
+    """The function that brings the tables of the kernels behind this one into the cache that all share."""
+    kept = ", keep(part, 0u, 0u)" if keeps else ""
+    return f"""\
+fn look_ahead(part: u32, thread: u32) {{
+    var seen = 0u;
+    for (var at = thread * 2u; at < {LOOKED}u; at += {2 * threads}u) {{
+        seen ^= {tables}[(here.size.z + at) * 4u]; // memory gives 32 bytes
+    }}
+    if seen == 0x9e3779b9u && here.size.x == 0u {{
+        finish(part, 0u, 0u, vec4<f32>(0.0){kept}); // never, but who compiles this cannot know
+    }}
+}}"""
 
 
 def set_units(writer: Writer, parts: Sequence[Part], shape: Shape) -> int:
@@ -158,7 +200,7 @@ def _bytes(parts: Sequence[Part]) -> int:
     return sum(part.rows * resolve(part.weights.shape[1], {}) for part in parts) * DType.F16.bytes
 
 
-def _set_shares(writer: Writer, parts: Sequence[Part], workgroups: int) -> int:
+def set_shares(writer: Writer, parts: Sequence[Part], workgroups: int) -> int:
     """Write which workgroups each part has, of as many as run at once; gives their number.
 
     Each has at least one, and the next goes to the part whose workgroups have the most to do.
@@ -246,13 +288,28 @@ def part_of(count: int) -> str:
     )
 
 
-def finish_of(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Statement, ...]]:
+@dataclass(frozen=True)
+class Finish:
     """The function that maps and stores four rows of one token's result, and its statements.
+
+    ahead: that function, given what another one loads before there is a result; None where parts load
+    different things, or nothing.
+    """
+
+    text: str
+    ahead: str | None
+    statements: tuple[Statement, ...]
+
+
+def finish_of(writer: Writer, parts: Sequence[Part]) -> Finish:
+    """How a product's results are finished.
 
     Parts followed by the same operations share a case: what differs between them is in their rows of the
     table.
     """
-    cases, statements = [], []
+    cases, loads, rests = [], [], []
+    statements: list[Statement] = []
+    fields: list[list[tuple[str, str]]] = []
     for index, part in enumerate(parts):
         place = writer.table[WORDS * index + 1]
         writer.table[WORDS * index + 1] = (*place[:3], Amount(writer.start_part()))
@@ -264,7 +321,21 @@ def finish_of(writer: Writer, parts: Sequence[Part]) -> tuple[str, tuple[Stateme
                 scope.store(op, domain)
         statements += scope.statements
         cases.append("\n            ".join(statement.text() for statement in scope.statements))
+        held = hold(scope.statements)
+        fields.append(held.fields)
+        names = ", ".join(name for name, _ in held.fields)
+        ahead = [*(item.text() for item in (*held.common, *held.lanes)), f"return Kept({names});"]
+        loads.append("\n            ".join(ahead))
+        rests.append("\n            ".join(statement.text() for statement in held.rest(scope.statements)))
         writer.forget_names()
-    head = "fn finish(part: u32, i0: u32, i2: u32, value: vec4<f32>)"
+    head = "fn finish(part: u32, i0: u32, i2: u32, value: vec4<f32>"
     lines = ["    let i1 = 0u;", f"    let first = here.at[part * {WORDS}u + 1u].w;"]
-    return switch(head, cases, lines), tuple(statements)
+    text = switch(f"{head})", cases, lines)
+    if not fields[0] or any(each != fields[0] for each in fields):
+        return Finish(text, None, tuple(statements))
+    given = [f"    let {name} = kept.{name};" for name, _ in fields[0]]
+    members = [f"    {name}: {kind}," for name, kind in fields[0]]
+    keep = switch("fn keep(part: u32, i0: u32, i2: u32) -> Kept", loads, lines)
+    rest = switch(f"{head}, kept: Kept)", rests, [*lines, *given])
+    both = "\n".join(["struct Kept {", *members, "}", keep, rest])
+    return Finish(text, both, tuple(statements))

@@ -16,6 +16,10 @@ MEETING = Buffer("meeting", (MEETING_WORDS,), DType.U32, Role.STATE)
 """Where the workgroups of a relay count themselves. A runner has its own."""
 
 
+TABLES = Buffer("tables", (4,), DType.U32, Role.STATE)
+"""The uniforms of a program's kernels, as rows of four words. A runner has its own."""
+
+
 @dataclass(frozen=True)
 class Amount:
     """A number that may grow with one of the sizes of a run: constant + factor * size."""
@@ -109,7 +113,8 @@ class Pass:
 
     group: the operations that it runs, or a part of: a matrix in many parts takes several passes. leg: its
     kernel for a single row in a relay or pair, where it can be in one. reads: the matrices that
-    it multiplies by. inlined: its kernel that does again what the pass before does.
+    it multiplies by. inlined: its kernel that does again what the pass before does; inlined_leg: that in a
+    relay.
     """
 
     group: Group
@@ -119,6 +124,7 @@ class Pass:
     leg: Variant | None = None
     reads: tuple[Region, ...] = ()
     inlined: Inlined | None = None
+    inlined_leg: Inlined | None = None
 
     @property
     def label(self) -> str:
@@ -159,7 +165,7 @@ class Relay:
 
     One after another: its workgroups all run at the same time, and wait for each other between two passes
     (`meets`). Or a pair at the same time, of which the second does again, for itself, what the first does.
-    first: where its passes begin among the program's. variant: the one kernel, and the uniform's rows: where
+    first: where its passes begin among the program's. variant: the one kernel, and its table's rows: where
     workgroups meet, the most turns of a wait and what the linker writes for each pass; then the tables of the
     passes.
     """

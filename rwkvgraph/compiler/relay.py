@@ -2,13 +2,14 @@
 
 A dispatch that depends on the one before costs a GPU more than most passes of a single token do (NVIDIA
 H200: 2.5 µs of waiting, and as much again until the first bytes of its weights arrive). Workgroups that are
-all running wait for each other in 1.2 µs, and have their next weights under way meanwhile.
+all running wait for each other in 1.1 µs, and bring their next weights into the cache meanwhile. They do not
+even wait between a row and the product that multiplies it: each works the row out by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import MEETING, NO_ROW, Amount, Grid, Pass, Relay, Row, Variant
@@ -21,8 +22,26 @@ from rwkvgraph_codegen import TURNS, Binding, Leg, Source, pair, relay, relay_by
 ONE: Sizes = {T: 1, O: 1, N: 1, B: 1, E: 1}
 """Sizes of a run of one token in one slot."""
 
+
+@dataclass(frozen=True)
+class Step:
+    """A pass in a relay: its kernel there and what that binds; whether it runs beside the pass before it."""
+
+    item: Pass
+    variant: Variant
+    buffers: tuple[Buffer | Slot, ...]
+    is_beside: bool = False
+
+    @property
+    def side(self) -> Side:
+        """What it binds, and its kernel."""
+        return self.buffers, self.variant.source
+
+
 Side = tuple[tuple[Buffer | Slot, ...], Source]
 """What a kernel binds, in order, and the kernel."""
+
+ROW_BYTES = 16
 
 IDLE_BLOCKS = {"row": (8 << 20) // 16, "wkv": (20 << 20) // 16}
 """Blocks of weights that the workgroups that a leg leaves idle read meanwhile: what an NVIDIA H200 brings in
@@ -31,9 +50,9 @@ IDLE_BLOCKS = {"row": (8 << 20) // 16, "wkv": (20 << 20) // 16}
 FEWEST = 4
 """Passes that are worth a relay, maps aside.
 
-NVIDIA H200, RWKV-7, microseconds a token with relays of all passes, and with pairs alone: 490 and 526 for
-12 layers of 768, 1,016 and 1,031 for 24 of 1024. 24 layers of 2048: 1,808 with matrices of up to 32 MiB in
-them, 1,598 with three small passes of each layer, 1,578 with pairs.
+NVIDIA H200, RWKV-7, microseconds a token with relays of all passes, and with pairs alone: 473 and 530 for
+12 layers of 768, 966 and 987 for 24 of 1024. 24 layers of 2048: 1,706 with matrices of up to 32 MiB in them
+and 512 threads a workgroup, 1,530 with pairs.
 """
 
 
@@ -69,16 +88,53 @@ def _fits(passes: Sequence[Pass], target: Target) -> bool:
         passes[0].needs,
     ):
         return False
-    sides = [*map(_side, passes)]
-    return _has_room(sides, target, more=1) and _agree(sides) and _looks_once(passes)
+    steps = steps_of(passes)
+    sides = [step.side for step in steps]
+    return _has_room(sides, target, _rows(steps)) and _agree(sides) and _looks_once(sides)
 
 
-def _has_room(sides: Sequence[Side], target: Target, more: int = 0) -> bool:
-    """Whether a device has what they bind, and `more`, and their workgroup memory."""
+def steps_of(passes: Sequence[Pass]) -> list[Step]:
+    """The kernels of a relay: a product that can do again what the pass before it does runs beside that."""
+    steps: list[Step] = []
+    for item in passes:
+        assert item.leg is not None, "only passes with one are asked"
+        again = item.inlined_leg
+        if (
+            again is not None
+            and steps
+            and _are_apart((steps[-1].side, (again.buffers, again.variant.source)))
+        ):
+            steps.append(Step(item, again.variant, again.buffers, is_beside=True))
+        else:
+            steps.append(Step(item, item.leg, item.buffers))
+    return steps
+
+
+def _are_apart(sides: Sequence[Side]) -> bool:
+    """Whether two kernels can run at the same time: neither writes anything that the other binds."""
+    return not any(_written(one) & set(other[0]) for one, other in (sides, sides[::-1]))
+
+
+def _has_room(sides: Sequence[Side], target: Target, rows: int = 0) -> bool:
+    """Whether a device has what they bind, and their workgroup memory.
+
+    rows: of a relay's table, which is a binding and memory of its own, as is the meeting a binding.
+    """
     limits = target.limits
-    if len(_buffers(sides)) + more > limits.max_storage_buffers:
+    if len(_buffers(sides)) + (2 if rows else 0) > limits.max_storage_buffers:
         return False
-    return relay_bytes([source for _, source in sides]) <= limits.max_workgroup_storage
+    nbytes = relay_bytes([source for _, source in sides]) + rows * ROW_BYTES
+    return nbytes <= limits.max_workgroup_storage
+
+
+def _rows(steps: Sequence[Step]) -> int:
+    """Rows of a relay's table."""
+    return starts_of([_leg(step.side, step.buffers, _own_rows(step)) for step in steps])[-1]
+
+
+def _own_rows(step: Step) -> int:
+    """Rows of a kernel's own table behind `size`, of which there is at least one."""
+    return max(1, len(step.variant.table) - 1)
 
 
 def _pair(first: int, row: Pass, product: Pass, target: Target) -> Relay | None:
@@ -89,8 +145,7 @@ def _pair(first: int, row: Pass, product: Pass, target: Target) -> Relay | None:
         return None
     leg, inlined = row.leg, product.inlined.variant
     sides = [(row.buffers, leg.source), (product.inlined.buffers, inlined.source)]
-    # Both run at the same time: nothing may be written that the other binds.
-    if any(_written(one) & set(other[0]) for one, other in (sides, sides[::-1])):
+    if not _are_apart(sides):
         return None
     if leg.source.threads != inlined.source.threads or not _agree(sides) or not _has_room(sides, target):
         return None
@@ -118,14 +173,14 @@ def _agree(sides: Iterable[Side]) -> bool:
     return True
 
 
-def _looks_once(passes: Sequence[Pass]) -> bool:
-    """Whether no pass reads what an earlier one has written over: a cache may hold what was there.
+def _looks_once(sides: Sequence[Side]) -> bool:
+    """Whether no kernel reads what an earlier one has written over: a cache may hold what was there.
 
     Slots are written by one pass, before others read them; state and hooks' buffers by the last that does.
     """
     seen: set[Buffer | Slot] = set()
     written: set[Buffer | Slot] = set()
-    for side in map(_side, passes):
+    for side in sides:
         own, writes = set(side[0]), _written(side)
         if any(isinstance(buffer, Buffer) for buffer in own & written):
             return False
@@ -134,11 +189,6 @@ def _looks_once(passes: Sequence[Pass]) -> bool:
         seen |= own
         written |= writes
     return True
-
-
-def _side(item: Pass) -> Side:
-    assert item.leg is not None, "only passes with one are asked"
-    return item.buffers, item.leg.source
 
 
 def _written(side: Side) -> set[Buffer | Slot]:
@@ -175,29 +225,28 @@ def _after(passes: Sequence[Pass], stop: int) -> list[Pass]:
 
 
 def _relay(first: int, passes: Sequence[Pass], after: Sequence[Pass], target: Target) -> Relay:
-    sides = [*map(_side, passes)]
+    steps = steps_of(passes)
+    sides = [step.side for step in steps]
     buffers = _buffers(sides)
-    legs: list[Leg] = []
-    for item, side in zip(passes, sides, strict=True):
-        assert item.leg is not None, "they fit"
-        legs.append(_leg(side, buffers, max(1, len(item.leg.table) - 1)))  # there is a row behind `size`
+    legs = [_leg(step.side, buffers, _own_rows(step)) for step in steps]
     label = " | ".join(item.label for item in passes)
     source = relay(label, legs, _bindings(sides), tuning_for(target).share.threads)
-    variant = Variant(
-        source, _table(passes, legs, _touched(passes, after), target), Grid(Amount(target.resident)), 1
-    )
+    table = _table(steps, legs, _touched(steps, after), target)
+    variant = Variant(source, table, Grid(Amount(target.resident)), 1)
     return Relay(first, tuple(passes), variant, (*buffers, MEETING))
 
 
-def _touched(passes: Sequence[Pass], after: Sequence[Pass]) -> list[Row]:
+def _touched(steps: Sequence[Step], after: Sequence[Pass]) -> list[Row]:
     """Twice (first block, blocks) of weights for each leg: its idle workgroups read them for later ones."""
-    every = (*passes, *after)
+    every = (*(step.item for step in steps), *after)
     waiting = [(at, *span) for at, item in enumerate(every) if (span := _span(item)) is not None]
     is_one = len({region.buffer for item in every for region in item.reads}) == 1
     rows: list[Row] = []
-    for index, item in enumerate(passes):
+    for index, step in enumerate(steps):
         waiting = [entry for entry in waiting if entry[0] > index]
-        room, words = IDLE_BLOCKS.get(item.group.kind, 0) if is_one else 0, [0, 0, 0, 0]
+        room, words = IDLE_BLOCKS.get(step.item.group.kind, 0) if is_one else 0, [0, 0, 0, 0]
+        if any(other.is_beside for other in steps[index + 1 : index + 2]):
+            room = 0  # the others have work of their own
         for place in (0, 2):
             if waiting and room:
                 at, first, blocks = waiting.pop(0)
@@ -220,22 +269,22 @@ def _span(item: Pass) -> tuple[int, int] | None:
 
 
 def _table(
-    passes: Sequence[Pass], legs: Sequence[Leg], touched: Sequence[Row], target: Target
+    steps: Sequence[Step], legs: Sequence[Leg], touched: Sequence[Row], target: Target
 ) -> tuple[Row, ...]:
-    """The rows of the uniform, as the shader declares them; legs with an engine have no row `size`."""
-    grids: list[Row] = []
-    kinds: list[Row] = []
-    joint: list[Row] = []
-    apart: list[Row] = []
-    for item, leg, start in zip(passes, legs, starts_of(legs), strict=True):
-        assert item.leg is not None, "they fit"
-        x, y, z = item.leg.grid.at(ONE, target.limits.max_workgroups_per_dimension)
-        grids.append((Amount(x), Amount(y), Amount(z), Amount(x * y * z)))
-        kinds.append((Amount(int(bool(leg.source.engine))), Amount(start), *NO_ROW[2:]))
-        table = _padded(item.leg.table, leg.rows + 1)
-        if leg.source.engine:
-            joint += table[1:]
-        else:
-            apart += table
-    limit = Amount(TURNS), Amount(len(legs)), *NO_ROW[2:]
-    return (limit, *grids, *kinds, *touched, *(joint or [NO_ROW]), *apart)
+    """The rows of the relay's table, as the shader reads them."""
+    words: list[Row] = []
+    own: list[Row] = []
+    beside = [step.is_beside for step in steps]
+    for at, (step, leg, start) in enumerate(zip(steps, legs, starts_of(legs), strict=False)):
+        x, y, z = step.variant.grid.at(ONE, target.limits.max_workgroups_per_dimension)
+        kind = bool(leg.source.engine), start + 1, beside[at], any(beside[at + 1 : at + 2])
+        soon = at + kind[3]
+        shares = steps[soon].variant.grid.items.constant if legs[soon].source.engine else 0
+        asked = _row(soon, shares, 0, 0)
+        words += [_row(x, y, z, x * y * z), _row(*map(int, kind)), touched[at], asked]
+        own += _padded(step.variant.table, leg.rows + 1)
+    return (_row(TURNS, len(legs), 0, 0), *words, *own)
+
+
+def _row(x: int, y: int, z: int, w: int) -> Row:
+    return Amount(x), Amount(y), Amount(z), Amount(w)

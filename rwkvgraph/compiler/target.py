@@ -63,6 +63,8 @@ class Target:
     resident: workgroups of 256 threads that run at the same time for certain, and see what the others write,
     so that they can wait for each other; a power of two, or 0 where nobody has tried.
     pairs: whether a small product of one token may work out by itself the rows that it multiplies.
+    looks: whether products of one token bring the tables of the kernels after them into the cache: for GPUs
+    that have room for another buffer, and where the weights have driven them out since the token before.
     matmul: kernels of the matrix product measured for this very device, in place of those of its kind.
     """
 
@@ -73,6 +75,7 @@ class Target:
     lanes: int = 0
     resident: int = 0
     pairs: bool = True
+    looks: bool = field(default=False, repr=False)
     matmul: tuple[Shape, ...] = field(default=(), repr=False)
 
     @classmethod

@@ -22,7 +22,7 @@ from rwkvgraph.gpu.native import Driver
 from rwkvgraph.view import Sizes
 from rwkvgraph_codegen import Binding
 
-Access = Literal["uniform", "read", "write", "texels", "numbers"]
+Access = Literal["uniform", "table", "read", "write", "texels", "numbers"]
 DumpShader = Callable[[str, str], None]
 """Called with a kernel's label and text before the driver sees the text."""
 
@@ -33,6 +33,7 @@ SAMPLE_TYPES = {"texels": "uint", "numbers": "unfilterable-float"}
 
 LAYOUTS: dict[Access, dict[str, object]] = {
     "uniform": {"type": "uniform", "has_dynamic_offset": True},
+    "table": {"type": "read-only-storage", "has_dynamic_offset": True},
     "read": {"type": "read-only-storage"},
     "write": {"type": "storage"},
 }
@@ -42,8 +43,8 @@ LAYOUTS: dict[Access, dict[str, object]] = {
 class Signature:
     """What a kernel binds at @group(0), binding 0 upwards.
 
-    A "uniform" takes one dynamic offset in every set_bind_group; "write" is read_write storage; "texels" and
-    "numbers" are textures of u32 and of f32.
+    A "uniform", or a "table" in read-only storage, takes one dynamic offset in every set_bind_group; "write"
+    is read_write storage; "texels" and "numbers" are textures of u32 and of f32.
     """
 
     accesses: tuple[Access, ...]
@@ -167,7 +168,7 @@ def threads() -> int:
 
 def shader_of(item: Pass | Relay, variant: Variant) -> Shader:
     """One of the kernels of a pass, or a relay's, to be compiled."""
-    accesses: list[Access] = ["uniform"]
+    accesses: list[Access] = ["table" if variant.source.is_tabled else "uniform"]
     accesses += [access_of(binding) for binding in variant.source.bindings]
     return Shader(variant.source.text, Signature(tuple(accesses)), item.label)
 

@@ -51,7 +51,9 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
         lanes = measure_lanes(device, dialect)
     resident = _resident(info) if dialect else 0
     pairs = os.environ.get("RWKVGRAPH_PAIRS") != "0"
-    target = Target(limits, dialect or NAGA, dialect is not None, kind, lanes, resident, pairs)
+    target = Target(
+        limits, dialect or NAGA, dialect is not None, kind, lanes, resident, pairs, is_known(info)
+    )
     return replace(target, matmul=kernels_from_environment(info.name, target))
 
 

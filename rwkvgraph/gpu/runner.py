@@ -15,7 +15,7 @@ import numpy as np
 from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.compiler.plan import ELEMENT, Slot
-from rwkvgraph.compiler.program import MEETING, Pass, Program, Relay, Variant
+from rwkvgraph.compiler.program import MEETING, TABLES, Pass, Program, Relay, Variant
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.compiling import Kernel, shader_of, shaders_of
 from rwkvgraph.gpu.context import Context
@@ -283,6 +283,8 @@ class Runner:
             return whole(self._shared[buffer])
         if buffer is MEETING:
             return whole(self.meeting.gpu)
+        if buffer is TABLES:
+            return whole(self._table.gpu)
         assert isinstance(buffer, Buffer), "slots are shared"
         if buffer in self._resident:
             return self._resident[buffer].resource

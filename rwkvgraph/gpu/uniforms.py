@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rwkvgraph.compiler.lower_matmul import LOOKED
 from rwkvgraph.compiler.program import Program, Variant
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
@@ -14,12 +15,21 @@ from rwkvgraph.view import Dim, Sizes, round_up
 
 
 def _keyed(program: Program) -> Iterator[tuple[tuple[int | str, int], Variant]]:
-    """Every kernel of a program, by its pass and number, or as a relay's."""
+    """Every kernel of a program, by its pass and number, or as a relay's.
+
+    Those of a single token come first, one behind the other as they run: kernels look ahead at the next.
+    """
+    relays = {relay.first: (number, relay) for number, relay in enumerate(program.relays)}
+    joined = {at for relay in program.relays for at in relay.span}
+    for index, item in enumerate(program.passes):
+        if index in relays:
+            yield ("relay", relays[index][0]), relays[index][1].variant
+        elif index not in joined:
+            yield (index, 0), item.variants[0]
     for index, item in enumerate(program.passes):
         for number, variant in enumerate(item.variants):
-            yield (index, number), variant
-    for number, relay in enumerate(program.relays):
-        yield ("relay", number), relay.variant
+            if number or index in joined:
+                yield (index, number), variant
 
 
 class Uniforms:
@@ -30,7 +40,8 @@ class Uniforms:
 
     def __init__(self, program: Program, context: Context, trial: Sequence[int]) -> None:
         self._context = context
-        self._align = context.target.limits.uniform_alignment
+        limits = context.target.limits
+        self._align = max(limits.uniform_alignment, limits.storage_alignment)
         self._offsets: dict[tuple[int | str, int], int] = {}
         words: list[int] = []
         moving: list[tuple[int, int, int, Dim]] = []
@@ -42,9 +53,12 @@ class Uniforms:
                     moving.append((len(words), amount.factor, amount.constant, amount.size))
                 words.append(amount.constant & 0xFFFFFFFF)
             words += [0] * (self.bytes_of(variant) // 4 - len(variant.table) * 4)
+            if variant.source.looks_ahead:
+                words[self._offsets[key] // 4 + 2] = len(words) // 4
         words += [0] * (round_up(len(words), self._align // 4) - len(words))
         self.trial = len(words) * 4
         words += trial
+        words += [0] * LOOKED * 4
         self._words = np.array(words, np.uint32)
         self._moving = moving
         self._at = np.array([entry[0] for entry in moving], np.int64)

@@ -64,9 +64,11 @@ def test_each_kernel_has_names_of_its_own_and_all_share_the_bindings() -> None:
     joint = relay(
         "two", [Leg(COPY, (0, 1), 1), Leg(COPY, (1, 2), 1)], (X, Y, Binding(3, "f32", True, True)), 64
     )
-    assert "b2[relay.leg0.at[0].x + thread] = twice_0(b1[thread]);" in joint.text
-    assert "b3[relay.leg1.at[0].x + thread] = twice_1(b2[thread]);" in joint.text
+    # Behind (turns, legs) and four rows a leg: a leg's `size`, then its table.
+    assert "b2[table[10u + 0].x + thread] = twice_0(b1[thread]);" in joint.text
+    assert "b3[table[12u + 0].x + thread] = twice_1(b2[thread]);" in joint.text
     assert re.findall(r"@binding\((\d)\)", joint.text) == ["1", "2", "3", "4", "0"]
+    assert joint.is_tabled
     assert [binding.name for binding in joint.bindings] == ["b1", "b2", "b3", "b4"]  # the last: the meeting
     assert joint.bindings[-1].declaration().endswith("array<atomic<u32>>;")
     declared = re.findall(r"^(?:fn|struct|alias) (\w+)", joint.text, re.MULTILINE)
@@ -79,7 +81,7 @@ def test_members_and_comments_keep_their_names() -> None:
         before="fn size() -> u32 {\n    return 1u;\n}\n",
     )
     text = relay("one", [Leg(source, (0, 1), 1)], (X, Y), 64).text
-    assert "relay.leg0.size.x" in text
+    assert "table[5u].x" in text
     assert "fn size_0()" in text
 
 
@@ -94,7 +96,7 @@ def test_equal_workgroup_memory_of_several_kernels_is_one() -> None:
     assert relay_bytes([one, other]) == 4096 + 256
     assert relay_bytes([one, twice]) == 2 * 4096
     text = relay("both", [Leg(one, (0, 1), 1), Leg(other, (0, 1), 1)], (X, Y), 64).text
-    assert text.count("var<workgroup>") == 2
+    assert text.count("var<workgroup>") == 2 + 1  # and the table
     with pytest.raises(ValueError, match="type mat4x4<f32>"):
         relay_bytes([kernel("", before="var<workgroup> m: mat4x4<f32>;\n")])
 
@@ -106,11 +108,11 @@ def test_an_engine_is_there_once_on_the_table_of_all_legs() -> None:
         Leg(with_engine("b1[index]"), (1,), 5),
     ]
     text = relay("three", legs, (X, Y), 64).text
-    assert starts_of(legs) == [0, 0, 3]
+    assert starts_of(legs) == [13, 17, 19, 25]
     assert text.count("fn work(") == 1
-    assert "relay.at[leg_at + at].x" in text
-    assert "return relay.at[3u + 1u].x;" in text
-    assert "at: array<vec4<u32>, 8>" in text
+    assert "table[leg_at + at].x" in text
+    assert "return table[20u + 1u].x;" in text
+    assert "var<workgroup> table: array<vec4<u32>, 25>;" in text
     # What differs is chosen by leg, what does not is asked for without.
     assert re.search(r"fn weight\(index: u32\) -> u32 \{\n    switch leg_now", text)
     assert re.search(r"fn input\(index: u32\) -> u32 \{\n    return input_0\(index\);", text)

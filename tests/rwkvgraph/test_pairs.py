@@ -26,14 +26,20 @@ pytestmark = pytest.mark.gpu
 PROMPT = [0, 17, 91, 4, 255, 3]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["subgroups", "plain"])
+@pytest.fixture(scope="module", params=["subgroups", "plain", "looks"])
 def pairing(request: pytest.FixtureRequest) -> Iterator[Context]:
     context = Context.create()
-    if request.param and not context.target.subgroups:
+    subgroups = request.param != "plain"
+    if subgroups and not context.target.subgroups:
         pytest.skip("no subgroups here")
     lanes = context.target.lanes if context.target.kind == "gpu" else 0
     context.target = replace(
-        context.target, kind="gpu", lanes=lanes, resident=0, subgroups=bool(request.param)
+        context.target,
+        kind="gpu",
+        lanes=lanes,
+        resident=0,
+        subgroups=subgroups,
+        looks=request.param == "looks",
     )
     yield context
     context.destroy()

@@ -26,6 +26,22 @@ $rows
 $columns
     return Ahead(part, first, end, split, $loads);
 }
+// Asks for the first weights of a share, so that the caches have them by the time they are multiplied: for one
+// word of each 32 bytes, which is what memory gives.
+fn ask(group: vec3<u32>, thread: u32, threads: u32) -> u32 {
+    let part = part_of(group.x);
+    let shape = here.at[part * 3u];
+    let place = here.at[part * 3u + 1u];
+    let shares = here.at[part * 3u + 2u].z;
+    let quads = (shape.y + 3u) / 4u;
+    let first = quads * (group.x - shape.x) / shares * 4u;
+    let end = min(quads * (group.x - shape.x + 1u) / shares * 4u, shape.y);
+    let start = place.x + first * place.y;
+    let last = max((end - first) * place.y, 1u) - 1u;
+    var asked = 0u;
+$asked
+    return asked;
+}
 fn work(group: vec3<u32>, thread: u32, subgroup: u32, lane: u32, share: Ahead) {
     let part = share.part;
     let shape = here.at[part * 3u];
@@ -37,6 +53,7 @@ fn work(group: vec3<u32>, thread: u32, subgroup: u32, lane: u32, share: Ahead) {
     let piece = mine % share.split;
     let stride = share.split * ${unroll}u * subgroup;
 $variables
+    prepare(thread, subgroup);
     for (var start = share.first; start < share.end; start += quads) {
         let quad = min(start + mine / share.split, share.end - 1u);
         let is_mine = start + mine / share.split < share.end;
@@ -56,7 +73,10 @@ $zeros
                 let next = select(quad, min(quad + quads, share.end - 1u), is_last);
                 let k = select(k0 + stride, piece * ${unroll}u * subgroup, is_last) + lane;
                 let last = shape.z - 1u;
+$copies
+                if !is_last || start + quads < share.end {
 $next
+                }
 $multiply
 $move
             }

@@ -1,14 +1,10 @@
-struct Relay {
-    // (most turns of a wait, legs); of each leg (grid, workgroups), (whether the engine is its kernel, its
-    // first row of `at`), (what to touch: twice a first block and a number)
-    limit: vec4<u32>,
-    grids: array<vec4<u32>, $count>,
-    kinds: array<vec4<u32>, $count>,
-    touched: array<vec4<u32>, $count>,
-    at: array<vec4<u32>, $rows>,
-$places
-}
-@group(0) @binding(0) var<uniform> relay: Relay;
+// (most turns of a wait, legs); of each leg (grid, workgroups), (whether the engine is its kernel, where its
+// rows begin, whether it runs beside the one before, workgroups from the last that begin it), (what to touch:
+// twice a first block and a number), (whose weights are asked for before it, workgroups that do); then the
+// rows of all legs. All are read at once: each line of them has to come from memory, as the weights have been
+// through every cache since the token before.
+@group(0) @binding(0) var<storage, read> given: array<vec4<u32>, $rows>;
+var<workgroup> table: array<vec4<u32>, $rows>;
 // Every workgroup arrives as often as any other: all run at the same time, as many as the device has room
 // for. What they wrote before they arrived is there for those that have waited for all, where none of these
 // has looked before it was written. What is asked for between the two is on its way meanwhile: after a fence,
@@ -22,7 +18,7 @@ fn arrive(thread: u32) {
 fn wait_for(thread: u32, goal: u32) {
     if thread == 0u {
         for (var turns = 1u; i32(atomicLoad(&$meeting[0]) - goal) < 0; turns++) {
-            if turns >= relay.limit.x || (turns % 1024u == 0u && atomicLoad(&$meeting[$late]) != 0u) {
+            if turns >= table[0].x || (turns % 1024u == 0u && atomicLoad(&$meeting[$late]) != 0u) {
                 atomicStore(&$meeting[$late], 1u);
                 break;
             }
@@ -41,21 +37,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(subgroup_invocation_id) lane: u32) {
     // A loop, not one leg after another: what many legs have in common is there once, and stays in the cache.
     var goal = 0u;
+    for (var row = thread; row < ${rows}u; row += ${threads}u) {
+        table[row] = given[row];
+    }
+    workgroupBarrier();
     if thread == 0u {
         // A multiple of their number, or at most all but one more: this one is missing.
         let before = atomicLoad(&$meeting[0]);
         goal = before - before % groups.x;
     }
-    for (var leg = 0u; leg < relay.limit.y; leg++) {
-        if leg != 0u {
+    for (var leg = 0u; leg < table[0].y; leg++) {
+        let kind = table[leg * ${words}u + 2u];
+        let meets = leg != 0u && kind.z == 0u;
+        let grid = table[leg * ${words}u + 1u];
+        let own = (group.x + kind.w) % groups.x;
+        if meets {
             arrive(thread);
-        }
-        let grid = relay.grids[leg];
-$ahead
-        if leg != 0u {
+$ask
             goal += groups.x;
             wait_for(thread, goal);
         }
+$now
 $idle
         switch leg {
 $cases

@@ -9,7 +9,7 @@ from rwkvgraph import ops, v7
 from rwkvgraph.compiler import NAGA, Program, Target, compile, tuning
 from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import MEETING, Relay
-from rwkvgraph.compiler.relay import ONE
+from rwkvgraph.compiler.relay import ONE, steps_of
 from rwkvgraph.graph import Graph
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
@@ -35,11 +35,10 @@ def program(version: str, target: Target = NVIDIA) -> Program:
 
 
 def legs(relay: Relay) -> list[tuple[set[object], set[object]]]:
-    """What each pass of a relay (reads or writes, writes)."""
+    """What each kernel of a relay (reads or writes, writes); those side by side are one."""
     found: list[tuple[set[object], set[object]]] = []
-    for item in relay.passes:
-        assert item.leg is not None
-        bound = list(zip(item.buffers, item.leg.source.bindings, strict=True))
+    for step in steps_of(relay.passes):
+        bound = list(zip(step.buffers, step.variant.source.bindings, strict=True))
         found.append(({buffer for buffer, _ in bound}, {buffer for buffer, own in bound if own.writable}))
     return found
 
@@ -74,8 +73,10 @@ def test_nothing_is_read_that_a_cache_may_have_from_before_it_was_written(versio
 @pytest.mark.parametrize("version", VERSIONS)
 def test_workgroup_memory_of_all_legs_fits(version: str) -> None:
     for relay in program(version).relays:
-        sources = [item.leg.source for item in relay.passes if item.leg]
-        assert relay_bytes(sources) <= NVIDIA.limits.max_workgroup_storage
+        sources = [step.variant.source for step in steps_of(relay.passes)]
+        table = len(relay.variant.table) * 16
+        assert relay_bytes(sources) + table <= NVIDIA.limits.max_workgroup_storage
+        assert f"table: array<vec4<u32>, {len(relay.variant.table)}>" in relay.variant.source.text
     small = replace(NVIDIA, limits=replace(NVIDIA.limits, max_workgroup_storage=20000))
     whole = [len(relay.passes) for relay in program(version).relays]
     assert sum(len(relay.passes) for relay in program(version, small).relays) <= sum(whole)
@@ -89,7 +90,7 @@ def test_without_workgroups_that_run_at_once_none_of_them_meet() -> None:
 def test_eight_bindings_leave_no_room_for_a_layer() -> None:
     few = replace(NVIDIA, limits=replace(NVIDIA.limits, max_storage_buffers=8))
     for relay in program("v7", few).relays:
-        assert len(relay.buffers) <= 8
+        assert len(relay.buffers) + relay.meets <= 8  # the table of a relay is one, too
 
 
 def test_a_relay_runs_for_one_token_of_one_slot() -> None:
@@ -137,6 +138,30 @@ def test_neither_of_a_pair_reads_what_the_other_writes(version: str) -> None:
             reads.append(set(buffers))
         assert not writes[0] & reads[1]
         assert not writes[1] & reads[0]
+
+
+def test_in_a_relay_rows_are_worked_out_beside_themselves_by_what_multiplies_them() -> None:
+    relay = program("v7").relays[1]
+    steps = steps_of(relay.passes)
+    beside = [index for index, step in enumerate(steps) if step.is_beside]
+    assert [steps[index].item.label for index in beside] == [
+        "matmul+tanh+matmul×2+sigmoid+matmul",
+        "matmul+squared_relu",
+    ]
+    table = [[amount.constant for amount in row] for row in relay.variant.table]
+    for index, step in enumerate(steps):
+        grid, kind, _, asked = table[1 + 4 * index : 5 + 4 * index]
+        assert kind[2] == (index in beside)
+        assert kind[3] == (index + 1 in beside)  # the last workgroup has the row alone, others the product
+        soon = index + 1 if index + 1 in beside else index
+        assert asked[0] == soon
+        assert asked[1] == (steps[soon].variant.grid.items.constant if steps[soon].item.reads else 0)
+        if index in beside:
+            assert grid[3] < NVIDIA.resident
+            row, product = steps[index - 1].side, step.side
+            for (buffers, source), (others, _) in ((row, product), (product, row)):
+                bound = zip(buffers, source.bindings, strict=True)
+                assert not {buffer for buffer, own in bound if own.writable} & set(others)
 
 
 def test_products_of_many_workgroups_do_not_do_rows_again() -> None:
