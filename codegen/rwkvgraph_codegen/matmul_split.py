@@ -50,8 +50,8 @@ def split(
     out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
     own, each = ("thread", f"{threads}u") if tokens > 1 else ("mine", "each")
     if keeps:
-        result = f"((unit - shape.x) * teams + thread % teams) * {rows}u"
-        out.append(f"    let kept = keep(part, 0u, place.z + min({result}, last_row) / 4u);")
+        result = f"min(((unit - shape.x) * teams + thread % teams) * {rows}u, last_row)"
+        out.append(f"    let kept = keep(part, min(first_token, last_token), place.z + {result} / 4u);")
     if prepares:
         out.append(f"    let k0 = min({own}, shape.z - 1u);")
         out += [f"    var w{r} = weight(part, row{r} + k0);" for r in range(rows)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Domain, find_domain, matmul_domain
 from rwkvgraph.compiler.fuse import Group
-from rwkvgraph.compiler.lower_matmul import (
+from rwkvgraph.compiler.matmul_parts import (
     COLUMNS_ONLY,
     WORDS,
     Part,

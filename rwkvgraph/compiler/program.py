@@ -19,6 +19,9 @@ MEETING = Buffer("meeting", (MEETING_WORDS,), DType.U32, Role.STATE)
 TABLES = Buffer("tables", (4,), DType.U32, Role.STATE)
 """The uniforms of a program's kernels, as rows of four words. A runner has its own."""
 
+LOOKED = 192
+"""Rows of those at which a kernel looks ahead: some five kernels'."""
+
 
 @dataclass(frozen=True)
 class Amount:

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkvgraph.compiler.lower_matmul import LOOKED
-from rwkvgraph.compiler.program import Program, Variant
+from rwkvgraph.compiler.program import LOOKED, Program, Variant
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.view import Dim, Sizes, round_up

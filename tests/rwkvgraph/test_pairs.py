@@ -176,3 +176,13 @@ def test_tables_with_other_kernels_for_a_token_are_right(pairing: Context, shape
     tensors = synthetic(layers=1, width=64, version="v5.2")
     model, wanted = Model.load(tensors, context), expect(tensors, PROMPT)
     check_one_by_one(model, wanted)
+
+
+def test_the_kernel_for_one_token_may_serve_several(pairing: Context) -> None:
+    """A table may have it alone: it takes a token a workgroup."""
+    context = Context.create()
+    context.target = replace(pairing.target, matmul=(Shape("split", 64, 4, 1),))
+    tensors = synthetic(layers=2, width=64, version="v7")
+    model, wanted = Model.load(tensors, context), expect(tensors, PROMPT)
+    (logits,) = feed(model, model.state(), [[PROMPT]])
+    wanted.check_logits(logits[0])

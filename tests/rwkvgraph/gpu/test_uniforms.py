@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from rwkvgraph.compiler.lower_matmul import LOOKED
+from rwkvgraph.compiler.program import LOOKED
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
