@@ -111,18 +111,24 @@ def kinds(text: str) -> dict[str, str]:
 
 
 def renamed(
-    leg: Leg, index: int, bindings: Sequence[Binding], shared: Mapping[str, str], size: str, at: str
+    leg: Leg,
+    index: int,
+    bindings: Sequence[Binding],
+    shared: Mapping[str, str],
+    size: str,
+    at: str,
+    has_struct: bool = False,
 ) -> str:
     """A leg's module: its names are numbered, its bindings the relay's, its entry point a function.
 
-    size, at: what stands for `here.size`, and for `here.at[`.
+    size, at: what stands for `here.size`, and for `here.at[`. has_struct: whether its table keeps its type.
     """
     own = leg.source.text.removesuffix(leg.source.engine) if leg.source.engine else leg.source.text
     text = SHARED.sub("", _BOUND.sub("", COMMENT.sub("", own)))
     text = "\n".join(line for line in text.splitlines() if line and not line.startswith("enable ")) + "\n"
-    if leg.source.engine:
+    if not has_struct:
         text = re.sub(r"^struct Here \{\n(?:.*\n)*?\}\n", "", text, flags=re.MULTILINE)
-    else:
+    if not leg.source.engine:
         given = ", ".join(f"{name}: {kind}" for _, name, kind in entry(text))
         text = _ENTRY.sub(f"fn main({given}) {{", text)
     new = {name: f"{name}_{index}" for pair in _DECLARED.findall(text) for name in pair if name}

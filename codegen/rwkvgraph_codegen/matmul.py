@@ -17,8 +17,8 @@ def matmul_main(
 ) -> str:
     """The entry point for a shape, with what it needs of workgroup memory.
 
-    prepares: whether it calls `prepare` first; keeps, looks: whether `keep`, `look_ahead`. Only "split"
-    does.
+    prepares: whether it calls `prepare` first; keeps, looks: whether `keep`, `look_ahead`. Only
+    "split" heeds these; "share" calls `prepare` in any case.
     """
     match shape.family:
         case "split":

@@ -1,10 +1,12 @@
 """Entry points of the matrix product: y = w @ x for f16 weights and f32 inputs.
 
-Unrolled over rows and tokens. What surrounds them gives the functions `part_of(unit)`, `weight(part, block)`
-(eight f16 as `vec4<u32>`), `input(part, base, lane)` (four columns of a token), `finish(part, i0, i2, value)`
-(map and store four rows of a token), and in the uniform three rows a part: (first unit, rows, blocks of 8
-columns, columns), (place of the first block, blocks from row to row, first lane of the result), (place of the
-input, elements from token to token, teams of a workgroup).
+Unrolled over rows and tokens. What surrounds them gives the functions `part_of(unit)`, `weight(part,
+block)` (eight f16 as `vec4<u32>`), `input(part, base, lane)` (four columns of a token), `finish(part, i0,
+i2, value)` (map and store four rows of a token), and in the uniform `size` (tokens, units, where to look
+ahead) and three rows a part: (first unit, rows, blocks of 8 columns, columns), (place of the first block,
+blocks from row to row, first lane of the result), (place of the input, elements from token to token, teams
+of a workgroup). For some kernels of one token also `prepare`, `input_ahead`, `look_ahead`, and `keep(part,
+i0, i2)`, which loads before the sums what `finish` is given as its fifth then.
 """
 
 from __future__ import annotations

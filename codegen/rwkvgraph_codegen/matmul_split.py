@@ -30,7 +30,7 @@ def split(
     inputs = ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32"
     out = [f"var<workgroup> partials: array<vec4<f32>, {threads * results}>;"]
     out.append(fill(HEAD, threads=threads, inputs=inputs if subgroups else ""))
-    if looks:
+    if looks:  # all threads of such a workgroup return, so that none waits at a barrier for others
         out += ["    if !is_inside {", "        look_ahead(part, thread);", "        return;", "    }"]
     out.append(f"    let first_token = group.x * {tokens}u;")
     if tokens > 1:

@@ -31,7 +31,9 @@ def pair(label: str, legs: tuple[Leg, Leg], bindings: tuple[Binding, ...]) -> So
         second=arguments(legs[1], others),
     )
     texts = [
-        renamed(leg, index, bindings, shared, f"relay.leg{index}.size", f"relay.leg{index}.at[")
+        renamed(
+            leg, index, bindings, shared, f"relay.leg{index}.size", f"relay.leg{index}.at[", has_struct=True
+        )
         for index, leg in enumerate(legs)
     ]
     return linked(label, legs, bindings, texts, [main], threads)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Strides, matmul_domain, split_parts
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.matmul_parts import (
     COLUMNS_ONLY,
     WORDS,
+    Finish,
     Part,
     finish_of,
     part_of,
@@ -20,7 +21,7 @@ from rwkvgraph.compiler.matmul_parts import (
     weight_of,
 )
 from rwkvgraph.compiler.plan import Plan
-from rwkvgraph.compiler.program import LOOKED, TABLES, Amount, Grid, Pass, Region, Variant
+from rwkvgraph.compiler.program import LOOK_WORD, LOOKED, TABLES, Amount, Grid, Pass, Region, Row, Variant
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import kernels_for, tuning_for
 from rwkvgraph.compiler.writer import Writer
@@ -89,40 +90,62 @@ def _others(group: Group, plan: Plan) -> int:
 def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> Pass:
     writer = Writer(group, plan.places, matmul_domain(parts[0].op), reserved=WORDS * len(parts))
     texts = _readers(writer, parts)
-    finish = finish_of(writer, parts)
-    rows = Amount.of(parts[0].op.shape[0])
-    variants = []
-    tuning = tuning_for(target)
-    tables = writer.binding(TABLES).name if target.looks else ""
+    product = _Product(group.label, parts, writer, texts, finish_of(writer, parts), target)
+    leg = product.leg() if target.resident and _bytes(parts) < tuning_for(target).leg_bytes else None
+    # Behind the leg, which has no use for them; where there is no room, nobody looks.
+    has_room = len(writer.buffers) < target.limits.max_storage_buffers
+    tables = writer.binding(TABLES).name if target.looks and has_room else ""
+    kernels = kernels_for(target, [part.rows for part in parts])
+    variants = tuple(product.variant(shape, most_tokens, tables) for shape, most_tokens in kernels)
+    return Pass(group, variants, tuple(writer.buffers), product.tokens, leg, tuple(map(_region, parts)))
 
-    def source_of(shape: Shape) -> Source:
-        subgroups = uses_subgroups(shape, target.subgroups)
-        keeps = can_keep(shape, subgroups) and finish.ahead is not None
+
+@dataclass(frozen=True)
+class _Product:
+    """What all kernels of a pass are made of. texts: how they read weights and inputs."""
+
+    label: str
+    parts: Sequence[Part]
+    writer: Writer
+    texts: Sequence[str]
+    finish: Finish
+    target: Target
+
+    @property
+    def tokens(self) -> Amount:
+        """Of a run."""
+        return Amount.of(self.parts[0].op.shape[0])
+
+    def variant(self, shape: Shape, most_tokens: int | None, tables: str) -> Variant:
+        """A kernel of a dispatch. tables: the name of the tables' binding, where there is one."""
+        units = set_units(self.writer, self.parts, shape)
         looks = bool(tables) and shape.family == "split" and shape.tokens == 1
-        main = matmul_main(shape, subgroups, keeps=keeps, looks=looks)
-        ahead = [look_ahead(tables, shape.threads, keeps)] if looks else []
-        nothing = [NO_PREPARE] if shape.family == "share" else []
-        end = finish.ahead if keeps and finish.ahead else finish.text
-        body = "\n".join([part_of(len(parts)), *texts, end, *ahead, *nothing, main])
-        functions = tuple(writer.functions.values())
-        kernel = Parts(writer.bindings(), functions, finish.statements, len(writer.table), LANES, subgroups)
-        source = assemble(group.label, kernel, body, shape.threads, target.dialect)
-        engine = f"{main}\n" if shape.family == "share" else ""
-        return replace(source, engine=engine, looks_ahead=looks)
-
-    for shape, most_tokens in kernels_for(target, [part.rows for part in parts]):
-        units = set_units(writer, parts, shape)
-        size = (rows, Amount(units), Amount(), Amount())
-        source = source_of(shape)
+        source = self._source(shape, tables if looks else "")
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
-        grid = Grid(Amount(units + source.looks_ahead), 1, rows, shape.group_tokens, deep_first=True)
-        variants.append(Variant(source, (size, *writer.table), grid, most_tokens))
-    leg = None
-    if target.resident and _bytes(parts) < tuning.leg_bytes:
-        units = set_shares(writer, parts, target.resident)
-        size = (rows, Amount(units), Amount(), Amount())
-        leg = Variant(source_of(tuning.share), (size, *writer.table), Grid(Amount(units)), 1)
-    return Pass(group, tuple(variants), tuple(writer.buffers), rows, leg, tuple(map(_region, parts)))
+        grid = Grid(Amount(units + looks), 1, self.tokens, shape.group_tokens, deep_first=True)
+        return Variant(source, self._table(units), grid, most_tokens)
+
+    def leg(self) -> Variant:
+        """The kernel of a relay."""
+        units = set_shares(self.writer, self.parts, self.target.resident)
+        source = self._source(tuning_for(self.target).share, "")
+        return Variant(source, self._table(units), Grid(Amount(units)), 1)
+
+    def _table(self, units: int) -> tuple[Row, ...]:
+        return (self.tokens, Amount(units), Amount(), Amount()), *self.writer.table
+
+    def _source(self, shape: Shape, tables: str) -> Source:
+        is_share = shape.family == "share"
+        subgroups = uses_subgroups(shape, self.target.subgroups)
+        kept = self.finish.ahead if can_keep(shape, subgroups) else None
+        main = matmul_main(shape, subgroups, keeps=bool(kept), looks=bool(tables))
+        extra = [look_ahead(tables, shape.threads, bool(kept))] if tables else [NO_PREPARE] * is_share
+        body = "\n".join([part_of(len(self.parts)), *self.texts, kept or self.finish.text, *extra, main])
+        functions, statements = tuple(self.writer.functions.values()), self.finish.statements
+        places = len(self.writer.table)
+        kernel = Parts(self.writer.bindings(), functions, statements, places, LANES, subgroups)
+        source = assemble(self.label, kernel, body, shape.threads, self.target.dialect)
+        return replace(source, engine=f"{main}\n" if is_share else "", looks_ahead=bool(tables))
 
 
 def look_ahead(tables: str, threads: int, keeps: bool) -> str:
@@ -132,7 +155,7 @@ def look_ahead(tables: str, threads: int, keeps: bool) -> str:
 fn look_ahead(part: u32, thread: u32) {{
     var seen = 0u;
     for (var at = thread * 2u; at < {LOOKED}u; at += {2 * threads}u) {{
-        seen ^= {tables}[(here.size.z + at) * 4u]; // memory gives 32 bytes
+        seen ^= {tables}[(here.size.{"xyzw"[LOOK_WORD]} + at) * 4u]; // memory gives 32 bytes
     }}
     if seen == 0x9e3779b9u && here.size.x == 0u {{
         finish(part, 0u, 0u, vec4<f32>(0.0){kept}); // never, but who compiles this cannot know

@@ -20,7 +20,10 @@ TABLES = Buffer("tables", (4,), DType.U32, Role.STATE)
 """The uniforms of a program's kernels, as rows of four words. A runner has its own."""
 
 LOOKED = 192
-"""Rows of those at which a kernel looks ahead: some five kernels'."""
+"""Rows of those at which a kernel looks ahead: those of the next five kernels of RWKV-7, about."""
+
+LOOK_WORD = 2
+"""The word of a kernel's first row that says where it looks: behind its own rows. Runners fill it in."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +169,11 @@ class Pass:
 class Relay:
     """Neighbouring passes that one dispatch runs where each has a single row.
 
-    One after another: its workgroups all run at the same time, and wait for each other between two passes
-    (`meets`). Or a pair at the same time, of which the second does again, for itself, what the first does.
+    One after another: its workgroups all run at the same time, and wait for each other between two passes,
+    save a row and a product that does it again (`meets`). Or a pair at the same time, of which the second
+    does again, for itself, what the first does.
     first: where its passes begin among the program's. variant: the one kernel, and its table's rows: where
-    workgroups meet, the most turns of a wait and what the linker writes for each pass; then the tables of the
-    passes.
+    workgroups meet, those that `codegen/prelude/relay.wgsl` lists, then the tables of the passes.
     """
 
     first: int

@@ -106,7 +106,8 @@ def steps_of(passes: Sequence[Pass]) -> list[Step]:
         ):
             steps.append(Step(item, again.variant, again.buffers, is_beside=True))
         else:
-            steps.append(Step(item, item.leg, item.buffers))
+            # Behind them a pass may bind the tables, which legs do not look at.
+            steps.append(Step(item, item.leg, item.buffers[: len(item.leg.source.bindings)]))
     return steps
 
 

@@ -64,7 +64,7 @@ class Target:
     so that they can wait for each other; a power of two, or 0 where nobody has tried.
     pairs: whether a small product of one token may work out by itself the rows that it multiplies.
     looks: whether products of one token bring the tables of the kernels after them into the cache: for GPUs
-    that have room for another buffer, and where the weights have driven them out since the token before.
+    where the weights have driven them out since the token before. Only where a kernel may bind a buffer more.
     matmul: kernels of the matrix product measured for this very device, in place of those of its kind.
     """
 

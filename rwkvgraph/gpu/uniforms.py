@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkvgraph.compiler.program import LOOKED, Program, Variant
+from rwkvgraph.compiler.program import LOOK_WORD, LOOKED, Program, Variant
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.view import Dim, Sizes, round_up
@@ -53,7 +53,7 @@ class Uniforms:
                 words.append(amount.constant & 0xFFFFFFFF)
             words += [0] * (self.bytes_of(variant) // 4 - len(variant.table) * 4)
             if variant.source.looks_ahead:
-                words[self._offsets[key] // 4 + 2] = len(words) // 4
+                words[self._offsets[key] // 4 + LOOK_WORD] = len(words) // 4
         words += [0] * (round_up(len(words), self._align // 4) - len(words))
         self.trial = len(words) * 4
         words += trial

@@ -185,6 +185,7 @@ def targets(dialect: str) -> Iterator[Target]:
     for subgroups in (False, True):
         yield Target(BROWSER, front_end, subgroups, "gpu")
         yield Target(BROWSER, front_end, subgroups, "cpu")
+    yield Target(BROWSER, front_end, True, "gpu", looks=True)
     yield Target(BROWSER, front_end, True, "cpu", 8)
 
 
@@ -203,7 +204,8 @@ def shaders(dialect: str) -> tuple[Shader, ...]:
 
 def note(found: dict[str, Shader], source: Source) -> None:
     """Add a shader to those found, unless it is there."""
-    accesses = ("uniform", *(access_of(binding) for binding in source.bindings))
+    first = "table" if source.is_tabled else "uniform"
+    accesses = (first, *(access_of(binding) for binding in source.bindings))
     found.setdefault(source.text, (f"{len(found)} {source.label}", source.text, accesses))
 
 

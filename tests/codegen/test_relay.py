@@ -111,6 +111,8 @@ def test_an_engine_is_there_once_on_the_table_of_all_legs() -> None:
     assert starts_of(legs) == [13, 17, 19, 25]
     assert text.count("fn work(") == 1
     assert "table[leg_at + at].x" in text
+    assert "let meets = leg != 0u && kind.z == 0u;" in text  # legs side by side do not
+    assert "if thread >= subgroup && group.x < table[leg * 4u + 4u].y" in text
     assert "return table[20u + 1u].x;" in text
     assert "var<workgroup> table: array<vec4<u32>, 25>;" in text
     # What differs is chosen by leg, what does not is asked for without.

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rwkvgraph.compiler.program import TABLES
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
@@ -77,6 +78,21 @@ def test_tables_in_parts_give_the_same_answers(
     model = Model.load(tensors, limited(max_storage_binding=40 * KIB, max_storage_buffers=bindings))
     assert head_parts(model) == 10
     check(model, prompts, expected)
+
+
+def test_kernels_look_ahead_only_where_there_is_a_binding_for_it(
+    limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected]
+) -> None:
+    context = limited(max_storage_binding=40 * KIB, max_storage_buffers=8)
+    lanes = context.target.lanes if context.target.kind == "gpu" else 0
+    context.target = replace(context.target, kind="gpu", lanes=lanes, resident=0, looks=True)
+    model = Model.load(tensors, context)
+    check(model, prompts, expected)
+    runner = model.program()
+    assert isinstance(runner, Runner)
+    looks = [item.variants[0].source.looks_ahead for item in runner.program.passes]
+    assert any(looks)
+    assert any(TABLES not in item.buffers and item.reads for item in runner.program.passes)
 
 
 @pytest.mark.parametrize("bindings", [32, 8])

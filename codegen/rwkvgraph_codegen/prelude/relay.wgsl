@@ -1,7 +1,7 @@
 // (most turns of a wait, legs); of each leg (grid, workgroups), (whether the engine is its kernel, where its
-// rows begin, whether it runs beside the one before, workgroups from the last that begin it), (what to touch:
-// twice a first block and a number), (whose weights are asked for before it, workgroups that do); then the
-// rows of all legs. All are read at once: each line of them has to come from memory, as the weights have been
+// rows begin, whether it runs beside the one before, 1 where the last workgroup takes the first unit), (what to
+// touch: twice a first block and a number), (whose weights are asked for before it, workgroups that do); then
+// the rows of all legs. All are read at once: each line of them has to come from memory, as the weights have been
 // through every cache since the token before.
 @group(0) @binding(0) var<storage, read> given: array<vec4<u32>, $rows>;
 var<workgroup> table: array<vec4<u32>, $rows>;

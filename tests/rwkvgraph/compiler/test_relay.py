@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from rwkvgraph import ops, v7
@@ -13,9 +14,11 @@ from rwkvgraph.compiler.relay import ONE, steps_of
 from rwkvgraph.graph import Graph
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
-from rwkvgraph.op import Buffer
+from rwkvgraph.op import Buffer, Role, tape
+from rwkvgraph.testing import matrix
 from rwkvgraph.view import T
 from rwkvgraph_codegen import relay_bytes
+from rwkvgraph_codegen.matmul_share import ASKED
 from tests.rwkvgraph.models.synthetic import VERSIONS, synthetic
 
 MIB = 1 << 20
@@ -162,6 +165,24 @@ def test_in_a_relay_rows_are_worked_out_beside_themselves_by_what_multiplies_the
             for (buffers, source), (others, _) in ((row, product), (product, row)):
                 bound = zip(buffers, source.bindings, strict=True)
                 assert not {buffer for buffer, own in bound if own.writable} & set(others)
+
+
+def test_a_product_that_writes_what_the_row_reads_waits_for_it() -> None:
+    random = np.random.default_rng(0)
+    source = Buffer("source", (T, 64), role=Role.STATE)
+    with tape() as items:
+        row = ops.softmax(source.tensor)
+        ops.blit(ops.matmul(matrix(random.normal(size=(64, 64))), row), source.tensor)
+    passes = compile(Graph(tuple(items)), None, NVIDIA).passes
+    assert passes[1].inlined_leg is not None
+    assert [step.is_beside for step in steps_of(passes)] == [False, False]
+
+
+def test_a_share_asks_for_its_own_weights() -> None:
+    text = program("v7").relays[1].variant.source.text
+    asking = text[text.index("fn ask(") :]
+    asking = asking[: asking.index("\n}\n")]
+    assert asking.count("asked ^= weight(part, start + ") == ASKED
 
 
 def test_products_of_many_workgroups_do_not_do_rows_again() -> None:

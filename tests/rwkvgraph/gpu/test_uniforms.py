@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from rwkvgraph.compiler.program import LOOKED
+from rwkvgraph.compiler.program import LOOK_WORD, LOOKED
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
@@ -61,7 +61,7 @@ def test_kernels_that_look_ahead_are_told_where_the_next_table_is(runner: Runner
     looking = [(start, end) for start, end, looks in tables_of_one_token(runner) if looks]
     assert len(looking) >= 3 * 3  # of a layer those that multiply whole results of others
     for start, end in looking:
-        assert words[start * 4 + 2] == end
+        assert words[start * 4 + LOOK_WORD] == end
         assert (end + LOOKED) * 16 <= words.nbytes  # it looks at nothing behind the buffer
 
 
