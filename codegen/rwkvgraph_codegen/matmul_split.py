@@ -52,29 +52,36 @@ def split(
     if keeps:
         result = f"min(((unit - shape.x) * teams + thread % teams) * {rows}u, last_row)"
         out.append(f"    let kept = keep(part, min(first_token, last_token), place.z + {result} / 4u);")
-    if prepares:
-        out.append(f"    let k0 = min({own}, shape.z - 1u);")
-        out += [f"    var w{r} = weight(part, row{r} + k0);" for r in range(rows)]
-        out += ["    var c0 = input_ahead(part, 2u * k0);", "    var d0 = input_ahead(part, 2u * k0 + 1u);"]
-        out.append("    prepare(thread, subgroup);" if subgroups else "    prepare(thread);")
-        following = [f"            w{r} = weight(part, row{r} + k);" for r in range(rows)]
-        following += [
-            f"            {name}0 = input_ahead(part, 2u * k{at});"
-            for name, at in (("c", ""), ("d", " + 1u"))
-        ]
-        out.append(f"    for (var k = {own}; k < shape.z;) {{")
-        out += ["        let a0 = input(part, 2u * k, c0);", "        let b0 = input(part, 2u * k + 1u, d0);"]
-        out += [*_sums(shape), f"        k += {each};"]
-        out += ["        if k < shape.z {", *following, "        }", "    }"]
-    else:
-        out.append(f"    for (var k = {own}; k < shape.z; k += {each}) {{")
-        out += [f"        let w{r} = weight(part, row{r} + k);" for r in range(rows)]
-        out += [*_inputs(shape), *_sums(shape), "    }"]
+    out += _prepared_loop(shape, subgroups, own, each) if prepares else _loop(shape, own, each)
     if subgroups:
         out += _reduce_subgroups(shape) if tokens > 1 else _reduce_teams(shape, keeps)
     else:
         out += _reduce_tree(shape)
     return "\n".join(out) + "\n}"
+
+
+def _loop(shape: Shape, own: str, each: str) -> list[str]:
+    """Lines that add up a thread's blocks of columns: from `own` on, `each` apart."""
+    lines = [f"    for (var k = {own}; k < shape.z; k += {each}) {{"]
+    lines += [f"        let w{r} = weight(part, row{r} + k);" for r in range(shape.rows)]
+    return [*lines, *_inputs(shape), *_sums(shape), "    }"]
+
+
+def _prepared_loop(shape: Shape, subgroups: bool, own: str, each: str) -> list[str]:
+    """The same, where the first weights and inputs are under way while the row is prepared."""
+    rows = range(shape.rows)
+    lines = [f"    let k0 = min({own}, shape.z - 1u);"]
+    lines += [f"    var w{r} = weight(part, row{r} + k0);" for r in rows]
+    lines += ["    var c0 = input_ahead(part, 2u * k0);", "    var d0 = input_ahead(part, 2u * k0 + 1u);"]
+    lines.append("    prepare(thread, subgroup);" if subgroups else "    prepare(thread);")
+    following = [f"            w{r} = weight(part, row{r} + k);" for r in rows]
+    following += [
+        f"            {name}0 = input_ahead(part, 2u * k{at});" for name, at in (("c", ""), ("d", " + 1u"))
+    ]
+    lines.append(f"    for (var k = {own}; k < shape.z;) {{")
+    lines += ["        let a0 = input(part, 2u * k, c0);", "        let b0 = input(part, 2u * k + 1u, d0);"]
+    lines += [*_sums(shape), f"        k += {each};"]
+    return [*lines, "        if k < shape.z {", *following, "        }", "    }"]
 
 
 def _inputs(shape: Shape) -> list[str]:

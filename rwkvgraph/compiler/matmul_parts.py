@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rwkvgraph.compiler.domain import matmul_domain
@@ -124,6 +124,61 @@ def part_of(count: int) -> str:
     )
 
 
+class Cases:
+    """A function with a case a part, whole; or in two: what loads, and what goes on from there.
+
+    struct: the name of what one hands to the other.
+    """
+
+    def __init__(self, struct: str) -> None:
+        self.statements: list[Statement] = []
+        self._struct = struct
+        self._wholes: list[str] = []
+        self._loads: list[str] = []
+        self._rests: list[str] = []
+        self._fields: list[list[tuple[str, str]]] = []
+
+    def add(self, statements: Sequence[Statement], value: str = "", given: str = "{}") -> None:
+        """The case of a part. value: the variable that it returns, if any, in the expression `given`."""
+        held = hold(statements)
+        names = ", ".join(name for name, _ in held.fields)
+        loads: list[Statement] = [*held.common, *held.lanes]
+        self.statements += statements
+        self._fields.append(held.fields)
+        self._wholes.append(_lines(statements, given.format(value) if value else ""))
+        self._loads.append(_lines(loads, f"{self._struct}({names})"))
+        self._rests.append(_lines(held.rest(statements), given.format(held.name(value)) if value else ""))
+
+    @property
+    def can_part(self) -> bool:
+        """Whether something is loaded, and the same for all parts."""
+        return bool(self._fields[0]) and all(each == self._fields[0] for each in self._fields)
+
+    def whole(self, head: str, before: Sequence[str], after: Sequence[str] = ()) -> str:
+        """The function. before, after: its first lines."""
+        return switch(head, self._wholes, [*before, *after])
+
+    def halves(
+        self, load: str, rest: str, argument: str, before: Sequence[str], after: Sequence[str] = ()
+    ) -> str:
+        """Both functions, where it `can_part`.
+
+        load, rest: their heads. argument: what the second calls what it is given. before: the first lines of
+        both; after: more of the second's.
+        """
+        members = [f"    {name}: {kind}," for name, kind in self._fields[0]]
+        given = [f"    let {name} = {argument}.{name};" for name, _ in self._fields[0]]
+        loads = switch(f"{load} -> {self._struct}", self._loads, before)
+        rests = switch(rest, self._rests, [*before, *given, *after])
+        return "\n".join([f"struct {self._struct} {{", *members, "}", loads, rests])
+
+
+def _lines(statements: Iterable[Statement], value: str) -> str:
+    """The lines of a case, which returns a value unless that is empty."""
+    lines = [statement.text() for statement in statements]
+    return "\n            ".join([*lines, f"return {value};"] if value else lines)
+
+
 @dataclass(frozen=True)
 class Finish:
     """The function that maps and stores four rows of one token's result, and its statements.
@@ -143,9 +198,7 @@ def finish_of(writer: Writer, parts: Sequence[Part]) -> Finish:
     Parts followed by the same operations share a case: what differs between them is in their rows of the
     table.
     """
-    cases, loads, rests = [], [], []
-    statements: list[Statement] = []
-    fields: list[list[tuple[str, str]]] = []
+    cases = Cases("Kept")
     for index, part in enumerate(parts):
         place = writer.table[WORDS * index + 1]
         writer.table[WORDS * index + 1] = (*place[:3], Amount(writer.start_part()))
@@ -155,23 +208,10 @@ def finish_of(writer: Writer, parts: Sequence[Part]) -> Finish:
         for op in (part.op, *part.after):
             if op in writer.stored or op.updates():
                 scope.store(op, domain)
-        statements += scope.statements
-        cases.append("\n            ".join(statement.text() for statement in scope.statements))
-        held = hold(scope.statements)
-        fields.append(held.fields)
-        names = ", ".join(name for name, _ in held.fields)
-        ahead = [*(item.text() for item in (*held.common, *held.lanes)), f"return Kept({names});"]
-        loads.append("\n            ".join(ahead))
-        rests.append("\n            ".join(statement.text() for statement in held.rest(scope.statements)))
+        cases.add(scope.statements)
         writer.forget_names()
     head = "fn finish(part: u32, i0: u32, i2: u32, value: vec4<f32>"
+    keep = "fn keep(part: u32, i0: u32, i2: u32)"
     lines = ["    let i1 = 0u;", f"    let first = here.at[part * {WORDS}u + 1u].w;"]
-    text = switch(f"{head})", cases, lines)
-    if not fields[0] or any(each != fields[0] for each in fields):
-        return Finish(text, None, tuple(statements))
-    given = [f"    let {name} = kept.{name};" for name, _ in fields[0]]
-    members = [f"    {name}: {kind}," for name, kind in fields[0]]
-    keep = switch("fn keep(part: u32, i0: u32, i2: u32) -> Kept", loads, lines)
-    rest = switch(f"{head}, kept: Kept)", rests, [*lines, *given])
-    both = "\n".join(["struct Kept {", *members, "}", keep, rest])
-    return Finish(text, both, tuple(statements))
+    ahead = cases.halves(keep, f"{head}, kept: Kept)", "kept", lines) if cases.can_part else None
+    return Finish(cases.whole(f"{head})", lines), ahead, tuple(cases.statements))

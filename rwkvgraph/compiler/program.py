@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from rwkvgraph.compiler.group import Group
@@ -228,6 +228,16 @@ class Program:
             yield from step.variants
         for relay in self.relays:
             yield relay.variant
+
+    def dispatched(self, relays: Collection[Relay]) -> Iterator[tuple[int, Pass | Relay]]:
+        """The passes by their numbers, where these relays stand for theirs: by the first of them."""
+        first = {relay.first: relay for relay in relays}
+        joined = {at for relay in relays for at in relay.span}
+        for at, item in enumerate(self.passes):
+            if at in first:
+                yield at, first[at]
+            elif at not in joined:
+                yield at, item
 
     def passes_of(self, layer: int | None) -> tuple[Pass, ...]:
         """The passes of a layer (None: of no layer)."""

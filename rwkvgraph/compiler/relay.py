@@ -111,6 +111,11 @@ def steps_of(passes: Sequence[Pass]) -> list[Step]:
     return steps
 
 
+def _is_followed(steps: Sequence[Step], index: int) -> bool:
+    """Whether the next kernel runs beside this one."""
+    return index + 1 < len(steps) and steps[index + 1].is_beside
+
+
 def _are_apart(sides: Sequence[Side]) -> bool:
     """Whether two kernels can run at the same time: neither writes anything that the other binds."""
     return not any(_written(one) & set(other[0]) for one, other in (sides, sides[::-1]))
@@ -130,7 +135,7 @@ def _has_room(sides: Sequence[Side], target: Target, rows: int = 0) -> bool:
 
 def _rows(steps: Sequence[Step]) -> int:
     """Rows of a relay's table."""
-    return starts_of([_leg(step.side, step.buffers, _own_rows(step)) for step in steps])[-1]
+    return starts_of([Leg(step.variant.source, (), _own_rows(step)) for step in steps])[-1]
 
 
 def _own_rows(step: Step) -> int:
@@ -246,7 +251,7 @@ def _touched(steps: Sequence[Step], after: Sequence[Pass]) -> list[Row]:
     for index, step in enumerate(steps):
         waiting = [entry for entry in waiting if entry[0] > index]
         room, words = IDLE_BLOCKS.get(step.item.group.kind, 0) if is_one else 0, [0, 0, 0, 0]
-        if any(other.is_beside for other in steps[index + 1 : index + 2]):
+        if _is_followed(steps, index):
             room = 0  # the others have work of their own
         for place in (0, 2):
             if waiting and room:
@@ -275,10 +280,9 @@ def _table(
     """The rows of the relay's table, as the shader reads them."""
     words: list[Row] = []
     own: list[Row] = []
-    beside = [step.is_beside for step in steps]
     for at, (step, leg, start) in enumerate(zip(steps, legs, starts_of(legs), strict=False)):
         x, y, z = step.variant.grid.at(ONE, target.limits.max_workgroups_per_dimension)
-        kind = bool(leg.source.engine), start + 1, beside[at], any(beside[at + 1 : at + 2])
+        kind = bool(leg.source.engine), start + 1, step.is_beside, _is_followed(steps, at)
         soon = at + kind[3]
         shares = steps[soon].variant.grid.items.constant if legs[soon].source.engine else 0
         asked = _row(soon, shares, 0, 0)

@@ -175,12 +175,10 @@ def shader_of(item: Pass | Relay, variant: Variant) -> Shader:
 
 def shaders_of(program: Program, sizes: Sizes, relays: Collection[Relay]) -> Iterator[Shader]:
     """What a run of these sizes dispatches where these relays stand for their passes, in that order."""
-    first = {relay.first: relay for relay in relays}
-    joined = {at for relay in relays for at in relay.span}
-    for at, item in enumerate(program.passes):
-        if at in first:
-            yield shader_of(first[at], first[at].variant)
-        elif at not in joined and item.runs(sizes):
+    for _, item in program.dispatched(relays):
+        if isinstance(item, Relay):
+            yield shader_of(item, item.variant)
+        elif item.runs(sizes):
             yield shader_of(item, item.variant(sizes))
 
 

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from rwkvgraph.compiler.program import LOOK_WORD, LOOKED, Program, Variant
+from rwkvgraph.compiler.program import LOOK_WORD, LOOKED, Program, Relay, Variant
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.view import Dim, Sizes, round_up
 
 
-def _keyed(program: Program) -> Iterator[tuple[tuple[int | str, int], Variant]]:
+def _keyed(program: Program) -> dict[tuple[int | str, int], Variant]:
     """Every kernel of a program, by its pass and number, or as a relay's.
 
     Those of a single token come first, one behind the other as they run: kernels look ahead at the next.
     """
-    relays = {relay.first: (number, relay) for number, relay in enumerate(program.relays)}
-    joined = {at for relay in program.relays for at in relay.span}
-    for index, item in enumerate(program.passes):
-        if index in relays:
-            yield ("relay", relays[index][0]), relays[index][1].variant
-        elif index not in joined:
-            yield (index, 0), item.variants[0]
-    for index, item in enumerate(program.passes):
-        for number, variant in enumerate(item.variants):
-            if number or index in joined:
-                yield (index, number), variant
+    numbers = {relay: number for number, relay in enumerate(program.relays)}
+    found: dict[tuple[int | str, int], Variant] = {}
+    for at, item in program.dispatched(program.relays):
+        if isinstance(item, Relay):
+            found["relay", numbers[item]] = item.variant
+        else:
+            found[at, 0] = item.variants[0]
+    for at, step in enumerate(program.passes):
+        for number, variant in enumerate(step.variants):
+            found.setdefault((at, number), variant)
+    return found
 
 
 class Uniforms:
@@ -44,7 +44,7 @@ class Uniforms:
         self._offsets: dict[tuple[int | str, int], int] = {}
         words: list[int] = []
         moving: list[tuple[int, int, int, Dim]] = []
-        for key, variant in _keyed(program):
+        for key, variant in _keyed(program).items():
             words += [0] * (round_up(len(words), self._align // 4) - len(words))
             self._offsets[key] = len(words) * 4
             for amount in (amount for row in variant.table for amount in row):

@@ -204,9 +204,13 @@ def shaders(dialect: str) -> tuple[Shader, ...]:
 
 def note(found: dict[str, Shader], source: Source) -> None:
     """Add a shader to those found, unless it is there."""
+    found.setdefault(source.text, (f"{len(found)} {source.label}", source.text, accesses_of(source)))
+
+
+def accesses_of(source: Source) -> tuple[str, ...]:
+    """How a kernel's bindings are declared, from the first on."""
     first = "table" if source.is_tabled else "uniform"
-    accesses = (first, *(access_of(binding) for binding in source.bindings))
-    found.setdefault(source.text, (f"{len(found)} {source.label}", source.text, accesses))
+    return first, *(access_of(binding) for binding in source.bindings)
 
 
 def refusals(script: str, texts: tuple[Shader, ...], folder: Path, **environment: str) -> dict[str, str]:

@@ -12,12 +12,20 @@ import numpy as np
 from rwkvgraph import Hooks, ops, v4, v5, v6
 from rwkvgraph.compiler import compile
 from rwkvgraph.gpu import Context
-from rwkvgraph.gpu.compiling import access_of
 from rwkvgraph.graph import Graph
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, Role
 from rwkvgraph.testing import buffers_of, holding
-from tests.codegen.test_front_ends import NEEDS_TINT, Peak, Shader, Wave, check_naga, check_tint, targets
+from tests.codegen.test_front_ends import (
+    NEEDS_TINT,
+    Peak,
+    Shader,
+    Wave,
+    accesses_of,
+    check_naga,
+    check_tint,
+    targets,
+)
 from tests.rwkvgraph.models.synthetic import synthetic
 
 VERSIONS = ("v4", "v5.0", "v5.2", "v6")
@@ -89,9 +97,8 @@ def shaders(dialect: str) -> tuple[Shader, ...]:
             for graph, added in graphs(version, in_textures=target.kind == "cpu"):
                 for source in compile(graph, added, target).sources():
                     looked_at.add(source.text)
-                    accesses = ("uniform", *(access_of(binding) for binding in source.bindings))
                     label = f"{len(found)} {version} {source.label}"
-                    found.setdefault(source.text, (label, source.text, accesses))
+                    found.setdefault(source.text, (label, source.text, accesses_of(source)))
         assert len(looked_at) >= FEWEST[version]
     return tuple(found.values())
 

@@ -12,6 +12,7 @@ from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
 from rwkvgraph.ops.matmul import Matmul
+from tests.rwkvgraph.hardware import hardware
 from tests.rwkvgraph.models.oracle_v7 import Array
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 from tests.rwkvgraph.models.yardstick import Expected, cut_at, expect, feed
@@ -84,8 +85,7 @@ def test_kernels_look_ahead_only_where_there_is_a_binding_for_it(
     limited: Open, tensors: dict[str, Array], prompts: list[list[int]], expected: list[Expected]
 ) -> None:
     context = limited(max_storage_binding=40 * KIB, max_storage_buffers=8)
-    lanes = context.target.lanes if context.target.kind == "gpu" else 0
-    context.target = replace(context.target, kind="gpu", lanes=lanes, resident=0, looks=True)
+    context.target = hardware(context.target, looks=True)
     model = Model.load(tensors, context)
     check(model, prompts, expected)
     runner = model.program()

@@ -18,6 +18,7 @@ from rwkvgraph.op import Reduction, Role, Row, Tensor, tape
 from rwkvgraph.testing import check_graph, holding, matrix
 from rwkvgraph.view import T
 from rwkvgraph_codegen import Shape
+from tests.rwkvgraph.hardware import hardware
 from tests.rwkvgraph.models.oracle_v7 import Array
 from tests.rwkvgraph.models.synthetic import synthetic
 from tests.rwkvgraph.models.yardstick import Expected, expect, feed
@@ -32,15 +33,7 @@ def pairing(request: pytest.FixtureRequest) -> Iterator[Context]:
     subgroups = request.param != "plain"
     if subgroups and not context.target.subgroups:
         pytest.skip("no subgroups here")
-    lanes = context.target.lanes if context.target.kind == "gpu" else 0
-    context.target = replace(
-        context.target,
-        kind="gpu",
-        lanes=lanes,
-        resident=0,
-        subgroups=subgroups,
-        looks=request.param == "looks",
-    )
+    context.target = hardware(context.target, subgroups=subgroups, looks=request.param == "looks")
     yield context
     context.destroy()
 

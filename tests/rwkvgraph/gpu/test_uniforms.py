@@ -1,7 +1,6 @@
 """Where the tables of kernels lie: those of a single token one behind the other, as they run."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,6 +9,7 @@ from rwkvgraph.compiler.program import LOOK_WORD, LOOKED
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
+from tests.rwkvgraph.hardware import hardware
 from tests.rwkvgraph.models.synthetic import synthetic
 
 pytestmark = pytest.mark.gpu
@@ -18,11 +18,9 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Runner]:
     context = Context.create()
-    target = context.target
-    if not target.subgroups:
+    if not context.target.subgroups:
         pytest.skip("no subgroups here")
-    lanes = target.lanes if target.kind == "gpu" else 0
-    context.target = replace(target, kind="gpu", lanes=lanes, resident=0, looks=True)
+    context.target = hardware(context.target, looks=True)
     model = Model.load(synthetic(layers=3, width=64, version="v7"), context)
     model.run([[1]], model.state())
     made = model.program()

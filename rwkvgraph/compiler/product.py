@@ -1,0 +1,99 @@
+"""The kernels of a matrix product, from the functions that they call: of a dispatch, and of a relay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rwkvgraph.compiler.matmul_parts import Finish, Part, part_of, set_shares, set_units
+from rwkvgraph.compiler.program import LOOK_WORD, LOOKED, Amount, Grid, Row, Variant
+from rwkvgraph.compiler.target import Target
+from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.writer import Writer
+from rwkvgraph.view import LANES
+from rwkvgraph_codegen import (
+    Parts,
+    Shape,
+    Source,
+    Statement,
+    assemble,
+    can_keep,
+    matmul_main,
+    uses_subgroups,
+)
+
+NO_PREPARE = """\
+fn prepare(thread: u32, subgroup: u32) {
+}"""
+"""What a share has to prepare where its input is there."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """What all kernels of a pass are made of.
+
+    texts: how they read weights and inputs, by these statements. prepares: whether that takes `prepare`, then
+    one of the texts.
+    """
+
+    label: str
+    parts: Sequence[Part]
+    writer: Writer
+    target: Target
+    finish: Finish
+    texts: Sequence[str]
+    statements: Sequence[Statement] = ()
+    prepares: bool = False
+
+    @property
+    def tokens(self) -> Amount:
+        """Of a run."""
+        return Amount.of(self.parts[0].op.shape[0])
+
+    def variant(self, shape: Shape, most_tokens: int | None, tables: str = "") -> Variant:
+        """A kernel of a dispatch. tables: the name of the tables' binding, where there is one."""
+        units = set_units(self.writer, self.parts, shape)
+        looks = bool(tables) and shape.family == "split" and shape.tokens == 1
+        source = self._source(shape, tables if looks else "")
+        # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
+        grid = Grid(Amount(units + looks), 1, self.tokens, shape.group_tokens, deep_first=True)
+        return Variant(source, self._table(units), grid, most_tokens)
+
+    def leg(self, workgroups: int) -> Variant:
+        """The kernel of a relay, which so many workgroups share."""
+        units = set_shares(self.writer, self.parts, workgroups)
+        source = self._source(tuning_for(self.target).share, "")
+        return Variant(source, self._table(units), Grid(Amount(units)), 1)
+
+    def _table(self, units: int) -> tuple[Row, ...]:
+        return (self.tokens, Amount(units), Amount(), Amount()), *self.writer.table
+
+    def _source(self, shape: Shape, tables: str) -> Source:
+        is_share = shape.family == "share"
+        subgroups = uses_subgroups(shape, self.target.subgroups)
+        kept = self.finish.ahead if can_keep(shape, subgroups) and not self.prepares else None
+        main = matmul_main(shape, subgroups, self.prepares, keeps=bool(kept), looks=bool(tables))
+        extra = [NO_PREPARE] if is_share and not self.prepares else []
+        extra += [look_ahead(tables, shape.threads, bool(kept))] if tables else []
+        body = "\n".join([part_of(len(self.parts)), *self.texts, kept or self.finish.text, *extra, main])
+        functions = tuple(self.writer.functions.values())
+        statements = (*self.statements, *self.finish.statements)
+        places = len(self.writer.table)
+        kernel = Parts(self.writer.bindings(), functions, statements, places, LANES, subgroups)
+        source = assemble(self.label, kernel, body, shape.threads, self.target.dialect)
+        return replace(source, engine=f"{main}\n" if is_share else "", looks_ahead=bool(tables))
+
+
+def look_ahead(tables: str, threads: int, keeps: bool) -> str:
+    """The function that brings the tables of the kernels behind this one into the cache that all share."""
+    kept = ", keep(part, 0u, 0u)" if keeps else ""
+    return f"""\
+fn look_ahead(part: u32, thread: u32) {{
+    var seen = 0u;
+    for (var at = thread * 2u; at < {LOOKED}u; at += {2 * threads}u) {{
+        seen ^= {tables}[(here.size.{"xyzw"[LOOK_WORD]} + at) * 4u]; // memory gives 32 bytes
+    }}
+    if seen == 0x9e3779b9u && here.size.x == 0u {{
+        finish(part, 0u, 0u, vec4<f32>(0.0){kept}); // never, but who compiles this cannot know
+    }}
+}}"""
