@@ -36,36 +36,26 @@ def share(shape: Shape) -> str:
         lanes=2 * CHUNK,
         sums=shape.threads // 4,  # no subgroup has fewer than four threads
         unroll=shape.depth // BLOCK,
-        fields="\n".join(f"    w{r}_{u}: vec4<u32>," for r, u in every),
-        rows=_rows("    ", shape.rows, "quad", "(shape.y - 1u)"),
-        columns="\n".join(f"    let c{u} = min(k + {u}u * subgroup, last);" for u in unroll),
-        loads=", ".join(f"weight(part, row{r} + c{u})" for r, u in every),
-        variables="\n".join(f"    var w{r}_{u} = share.w{r}_{u};" for r, u in every),
+        loads=_loads(shape, "    ", "nearest", "var w"),
         asked="\n".join(
             f"    asked ^= weight(part, start + min((thread + {n}u * threads) * 2u, last)).x;"
             for n in range(ASKED)
         ),
         zeros="\n".join(f"        var sum{r} = 0.0;" for r in rows),
         copies="\n".join(f"                var n{r}_{u} = w{r}_{u};" for r, u in every),
-        next="\n".join(_next(shape)),
+        next=_loads(shape, " " * 20, "next", "n"),
         multiply="\n".join(line for u in unroll for line in _multiply(shape, u)),
         move="\n".join(f"                w{r}_{u} = n{r}_{u};" for r, u in every),
     )
 
 
-def _rows(pad: str, count: int, quad: str, last: str) -> str:
-    """The first block of each of a quad's rows."""
-    lines = [f"{pad}let row{r} = place.x + min({quad} * 4u + {r}u, {last}) * place.y;" for r in range(count)]
+def _loads(shape: Shape, pad: str, quad: str, names: str) -> str:
+    """Lines that load a quad's blocks from column `k` on. names: of what holds them, but for numbers."""
+    rows, unroll = range(shape.rows), range(shape.depth // BLOCK)
+    lines = [f"{pad}let row{r} = place.x + min({quad} * 4u + {r}u, last_row) * place.y;" for r in rows]
+    lines += [f"{pad}let c{u} = min(k + {u}u * subgroup, last);" for u in unroll]
+    lines += [f"{pad}{names}{r}_{u} = weight(part, row{r} + c{u});" for u in unroll for r in rows]
     return "\n".join(lines)
-
-
-def _next(shape: Shape) -> list[str]:
-    pad = " " * 20
-    lines = [_rows(pad, shape.rows, "next", "last_row")]
-    lines += [f"{pad}let c{u} = min(k + {u}u * subgroup, last);" for u in range(shape.depth // BLOCK)]
-    for u in range(shape.depth // BLOCK):
-        lines += [f"{pad}n{r}_{u} = weight(part, row{r} + c{u});" for r in range(shape.rows)]
-    return lines
 
 
 def _multiply(shape: Shape, u: int) -> list[str]:

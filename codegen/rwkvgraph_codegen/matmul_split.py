@@ -139,11 +139,7 @@ def _reduce_teams(shape: Shape, keeps: bool) -> list[str]:
         *(f"        partials[thread / width * {len(groups)}u + {q}u] = s{q};" for q in groups),
         "    }",
         "    workgroupBarrier();",
-        *(
-            ["    if thread < teams {", "        let item = thread;"]
-            if keeps
-            else [f"    for (var item = thread; item < {len(groups)}u * teams; item += {shape.threads}u) {{"]
-        ),
+        f"    for (var item = thread; item < {len(groups)}u * teams; item += {shape.threads}u) {{",
         f"        let start = item / {len(groups)}u * (each / width);",
         "        var total = vec4<f32>(0.0);",
         "        for (var s = start; s < start + each / width; s++) {",

@@ -43,7 +43,7 @@ _ASK = """            let next = table[leg * ${words}u + 4u].x;
             leg_at = table[next * ${words}u + 2u].y;
             // The first subgroup looks at the counter meanwhile.
             if thread >= subgroup && group.x < table[leg * ${words}u + 4u].y {
-                let asked = ask(group, thread - subgroup, ${threads}u - subgroup);
+                let asked = ask(group.x, thread - subgroup, ${threads}u - subgroup);
                 if asked == 0x9e3779b9u && table[0].z != 0u {
                     atomicStore(&$meeting[32], 1u); // never, but who compiles this cannot know
                 }
@@ -58,8 +58,7 @@ _CASE = """            case $index: {
             }"""
 _WORK = """            default: {
                 for (var unit = own; unit < grid.w; unit += groups.x) {
-                    let mine = vec3<u32>(unit, 0u, 0u);
-                    work(mine, thread, subgroup, lane, ahead(mine, thread, subgroup, lane));
+                    work(unit, thread, subgroup, lane);
                     workgroupBarrier();
                 }
             }"""

@@ -1,62 +1,53 @@
-// What a workgroup takes: quads (four rows) of a part, a quad's columns shared by `split` subgroups; and the
-// first blocks that a thread multiplies.
-struct Ahead {
+// What a workgroup takes: quads (four rows) of a part, from the first to before the end.
+struct Share {
     part: u32,
     first: u32,
     end: u32,
-    split: u32,
-$fields
 }
-fn ahead(group: vec3<u32>, thread: u32, subgroup: u32, lane: u32) -> Ahead {
-    let part = part_of(group.x);
+fn share_of(unit: u32) -> Share {
+    let part = part_of(unit);
     let shape = here.at[part * 3u];
-    let place = here.at[part * 3u + 1u];
     let shares = here.at[part * 3u + 2u].z;
     let quads = (shape.y + 3u) / 4u;
-    let first = quads * (group.x - shape.x) / shares;
-    let end = quads * (group.x - shape.x + 1u) / shares;
-    let most = min(${threads}u / subgroup, ${chunk}u / (${unroll}u * subgroup));
-    var split = 1u;
-    for (; split * 2u * max(end - first, 1u) <= most; split *= 2u) {
-    }
-    let quad = min(first + thread / subgroup / split, max(end, 1u) - 1u);
-    let last = shape.z - 1u;
-    let k = thread / subgroup % split * ${unroll}u * subgroup + lane;
-$rows
-$columns
-    return Ahead(part, first, end, split, $loads);
+    return Share(part, quads * (unit - shape.x) / shares, quads * (unit - shape.x + 1u) / shares);
 }
 // Asks for the first weights of a share, so that the caches have them by the time they are multiplied: for one
 // word of each 32 bytes, which is what memory gives.
-fn ask(group: vec3<u32>, thread: u32, threads: u32) -> u32 {
-    let part = part_of(group.x);
+fn ask(unit: u32, thread: u32, threads: u32) -> u32 {
+    let share = share_of(unit);
+    let part = share.part;
     let shape = here.at[part * 3u];
     let place = here.at[part * 3u + 1u];
-    let shares = here.at[part * 3u + 2u].z;
-    let quads = (shape.y + 3u) / 4u;
-    let first = quads * (group.x - shape.x) / shares * 4u;
-    let end = min(quads * (group.x - shape.x + 1u) / shares * 4u, shape.y);
-    let start = place.x + first * place.y;
-    let last = max((end - first) * place.y, 1u) - 1u;
+    let start = place.x + share.first * 4u * place.y;
+    let last = max((min(share.end * 4u, shape.y) - share.first * 4u) * place.y, 1u) - 1u;
     var asked = 0u;
 $asked
     return asked;
 }
-fn work(group: vec3<u32>, thread: u32, subgroup: u32, lane: u32, share: Ahead) {
+fn work(unit: u32, thread: u32, subgroup: u32, lane: u32) {
+    let share = share_of(unit);
     let part = share.part;
     let shape = here.at[part * 3u];
     let place = here.at[part * 3u + 1u];
     let base = here.at[part * 3u + 2u].x / 4u;
     let last_row = shape.y - 1u;
     let mine = thread / subgroup;
-    let quads = ${threads}u / subgroup / share.split;
-    let piece = mine % share.split;
-    let stride = share.split * ${unroll}u * subgroup;
-$variables
+    // So many subgroups share the columns of a quad.
+    let most = min(${threads}u / subgroup, ${chunk}u / (${unroll}u * subgroup));
+    var split = 1u;
+    for (; split * 2u * max(share.end - share.first, 1u) <= most; split *= 2u) {
+    }
+    let quads = ${threads}u / subgroup / split;
+    let piece = mine % split;
+    let stride = split * ${unroll}u * subgroup;
+    let nearest = min(share.first + mine / split, max(share.end, 1u) - 1u);
+    let k = piece * ${unroll}u * subgroup + lane;
+    let last = shape.z - 1u;
+$loads
     prepare(thread, subgroup);
     for (var start = share.first; start < share.end; start += quads) {
-        let quad = min(start + mine / share.split, share.end - 1u);
-        let is_mine = start + mine / share.split < share.end;
+        let quad = min(start + mine / split, share.end - 1u);
+        let is_mine = start + mine / split < share.end;
 $zeros
         for (var chunk = 0u; chunk < shape.z; chunk += ${chunk}u) {
             let end = min(chunk + ${chunk}u, shape.z);
@@ -72,7 +63,6 @@ $zeros
                 let is_last = k0 + stride >= shape.z;
                 let next = select(quad, min(quad + quads, share.end - 1u), is_last);
                 let k = select(k0 + stride, piece * ${unroll}u * subgroup, is_last) + lane;
-                let last = shape.z - 1u;
 $copies
                 if !is_last || start + quads < share.end {
 $next
@@ -82,13 +72,13 @@ $move
             }
         }
         var total = subgroupAdd(vec4<f32>(sum0, sum1, sum2, sum3));
-        if share.split > 1u {
+        if split > 1u {
             workgroupBarrier();
             if lane == 0u {
                 partials[mine] = total;
             }
             workgroupBarrier();
-            for (var other = 1u; other < share.split; other++) {
+            for (var other = 1u; other < split; other++) {
                 total += partials[min(mine + other, ${sums}u - 1u)];
             }
         }
@@ -103,5 +93,5 @@ var<workgroup> partials: array<vec4<f32>, ${sums}>;
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32,
         @builtin(subgroup_size) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    work(group, thread, subgroup, lane, ahead(group, thread, subgroup, lane));
+    work(group.x, thread, subgroup, lane);
 }
