@@ -72,10 +72,13 @@ class Shape:
         """Teams of a workgroup for a matrix of so many columns; several only for one token, split."""
         if self.family != "split" or self.tokens != 1:
             return 1
-        teams = 1
-        while self.threads // teams > max(32, 2 * (-(-columns // 8)) - 1):
-            teams *= 2
-        return teams
+        most = max(1, self.threads // 32)
+        wide = [teams for teams in range(1, most + 1) if most % teams == 0 and self._each(teams) >= columns]
+        return max(wide, default=1)
+
+    def _each(self, teams: int) -> int:
+        """Columns that a team takes in a turn, eight a thread."""
+        return self.threads // teams * 8
 
     def groups(self, rows: Sequence[int], tokens: int) -> int:
         """Workgroups for matrices of so many rows, side by side, and so many tokens; teams not counted."""

@@ -19,7 +19,7 @@ from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.product import Product
 from rwkvgraph.compiler.program import TABLES, Pass, Region
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.tuning import kernels_for, tuning_for
+from rwkvgraph.compiler.tuning import fitted, kernels_for, tuning_for
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.op import Buffer, DType
 from rwkvgraph.ops.matmul import Matmul
@@ -87,7 +87,10 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     has_room = len(writer.buffers) < target.limits.max_storage_buffers
     tables = writer.binding(TABLES).name if target.looks and has_room else ""
     kernels = kernels_for(target, [part.rows for part in parts])
-    variants = tuple(product.variant(shape, most_tokens, tables) for shape, most_tokens in kernels)
+    columns = max(part.columns for part in parts)
+    variants = tuple(
+        product.variant(fitted(shape, columns, target), most_tokens, tables) for shape, most_tokens in kernels
+    )
     return Pass(group, variants, tuple(writer.buffers), product.tokens, leg, tuple(map(_region, parts)))
 
 

@@ -84,6 +84,27 @@ def kernel_of(shape: Shape) -> Shape:
     return replace(shape, max_tokens=None, min_groups=0)
 
 
+def fitted(shape: Shape, columns: int, target: Target) -> Shape:
+    """A kernel with as many threads as it takes for none to idle in the last turn over so many columns.
+
+    For one token: at most twice as many, in steps of 32. Where the sums are added up by subgroups: halving
+    them takes a power of two.
+
+    NVIDIA H200, one token: 10240x2560 23.4 µs with 256 threads, of which three quarters idle in the second
+    turn, 20.1 with 320; 65536x2560 98 and 82 µs.
+    """
+    if shape.family != "split" or shape.tokens != 1 or shape.threads % 32 or not target.subgroups:
+        return shape
+    sizes = [replace(shape, threads=threads) for threads in range(shape.threads, 2 * shape.threads, 32)]
+    return min((size for size in sizes if fits(size, target.limits)), key=lambda size: _idle(size, columns))
+
+
+def _idle(shape: Shape, columns: int) -> int:
+    """Columns that the threads of a team could take more, in as many turns."""
+    turn = shape.threads // shape.teams_for(columns) * 8
+    return -columns % turn
+
+
 def suits(shape: Shape, rows: Sequence[int], tokens: int) -> bool:
     """Whether a table's kernel is meant for runs of so many tokens, over matrices of so many rows."""
     is_within = shape.max_tokens is None or tokens <= shape.max_tokens

@@ -7,7 +7,7 @@ import pytest
 
 from rwkvgraph import ops
 from rwkvgraph.compiler import NAGA, Limits, Target, tuning
-from rwkvgraph.compiler.tuning import CPU, CPU_NARROW, GPU, fits, kernel_of, kernels_for
+from rwkvgraph.compiler.tuning import CPU, CPU_NARROW, GPU, fits, fitted, kernel_of, kernels_for
 from rwkvgraph.gpu import Context
 from rwkvgraph.graph import Graph
 from rwkvgraph.op import Buffer, tape
@@ -53,6 +53,36 @@ def test_a_kernel_agrees_with_numpy(
     if not fits(only, target.limits):
         pytest.skip(f"{gpu.info.name} has no room for it")
     check_graph(product(rows, columns, tokens), gpu, target=target)
+
+
+@pytest.mark.parametrize(
+    ("columns", "threads", "teams"),
+    [
+        (768, 288, 3),
+        (1024, 256, 2),
+        (1280, 320, 2),
+        (2048, 256, 1),
+        (2560, 320, 1),
+        (3072, 384, 1),
+        (10240, 256, 1),
+    ],
+)
+def test_as_many_threads_as_none_idles(gpu: Context, columns: int, threads: int, teams: int) -> None:
+    target = replace(gpu.target, kind="gpu", limits=ROOMY)
+    shape = fitted(GPU.matmul[0], columns, replace(target, subgroups=True))
+    assert (shape.threads, shape.teams_for(columns)) == (threads, teams)
+    assert fitted(GPU.matmul[0], columns, replace(target, subgroups=False)) == GPU.matmul[0]
+    check_graph(product(36, columns, 1), gpu, target=target)
+
+
+@pytest.mark.parametrize("columns", range(8, 40000, 1000))
+@pytest.mark.parametrize("limits", [BROWSER, ROOMY], ids=["browser", "roomy"])
+def test_fitted_kernels_are_ones_that_run(limits: Limits, columns: int) -> None:
+    target = Target(limits, NAGA, True, "gpu")
+    shape = fitted(GPU.matmul[0], columns, target)
+    assert fits(shape, limits)
+    assert shape.threads // shape.teams_for(columns) % 32 == 0
+    assert replace(shape, threads=256) == GPU.matmul[0]
 
 
 @pytest.mark.parametrize("limits", [BROWSER, ROOMY], ids=["browser", "roomy"])

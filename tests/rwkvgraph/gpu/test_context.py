@@ -210,13 +210,14 @@ def test_a_buffer_bound_in_parts_may_exceed_the_binding_limit(gpu: Context) -> N
     size = gpu.target.limits.max_storage_binding + 16
     if size > min(gpu.target.limits.max_buffer, 1024 * MIB):
         pytest.skip("the binding limit is as large as a buffer, or too large to try")
-    assert gpu.buffer(size, "head", largest_binding=size // 2).size == size
+    assert gpu.buffer(size, "head", largest_binding=size // 2).size >= size
 
 
 def test_memory_in_use_is_counted_while_it_is_referenced(gpu: Context) -> None:
     before = gpu.allocated
     buffer = gpu.buffer(1000, "counted")
-    assert gpu.allocated == before + 1008
+    assert buffer.size in (1008, 1024)
+    assert gpu.allocated == before + buffer.size
     del buffer
     assert gpu.allocated == before
 
@@ -251,8 +252,8 @@ def test_a_lost_device_raises_instead_of_aborting(gpu: Context) -> None:
 
 def test_faults_of_our_own_making_are_compile_errors(gpu: Context) -> None:
     encoder = gpu.device.create_command_encoder()
-    buffer = gpu.buffer(64, "small")
-    encoder.copy_buffer_to_buffer(buffer, 0, gpu.buffer(64, "other"), 0, 128)
+    buffer = gpu.buffer(256, "small")
+    encoder.copy_buffer_to_buffer(buffer, 0, gpu.buffer(256, "other"), 0, 512)
     with (
         pytest.raises(CompileError, match=r"encoding a copy failed[\s\S]*overrun"),
         faults("encoding a copy"),
