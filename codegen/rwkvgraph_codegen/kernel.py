@@ -42,18 +42,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let n = f32(here.size.z);
 $ahead$phases
     if is_inside {
-$held        for (var i2 = thread$behind; i2 < here.size.w; i2 += ${threads}u) {
-$body
-        }
+$held$rest
     }
 }
 """
 
 _PHASE = """    var $partial = $start;
-$held    for (var i2 = thread$behind; i2 < $count; i2 += ${threads}u) {
-$body
-$gather
-    }
+$held$rest
     let $result = $reduce;"""
 
 
@@ -90,26 +85,26 @@ def row_kernel(
     threads: int,
     dialect: Dialect,
     held: int = 0,
+    is_all: bool = False,
 ) -> Source:
     """A kernel of one workgroup a row.
 
     The phases' reductions one after another, then `body` at every lane. held: lanes of each thread that are
-    loaded before all of that, for a single row; the others follow in a loop.
+    loaded before all of that, for a single row; the others follow in a loop. is_all: there are no others.
     """
     statements = tuple(item for phase in phases for item in phase.statements) + tuple(body)
     wide = parts.lanes == 4
-    lanes = _Lanes(threads, held, hold(statements) if held else None)
+    lanes = _Lanes(threads, held, hold(statements) if held else None, is_all)
     texts = "\n".join(_phase(index, phase, lanes, parts) for index, phase in enumerate(phases))
     inputs = ",\n        @builtin(subgroup_size) subgroup: u32" if parts.subgroups else ""
     main = fill(
         _ROW,
         threads=threads,
         phases=texts,
-        body=block(body, 3),
         subgroup_inputs=inputs,
         ahead=lanes.ahead(),
         held=lanes.each(body, [], 2),
-        behind=lanes.behind,
+        rest=lanes.rest("here.size.w", block(body, 3), 2),
     )
     helpers = [reduction(kind, threads, parts.subgroups) for kind in sorted(_kinds(phases))]
     if wide:
@@ -176,16 +171,23 @@ def _kinds(phases: list[Phase]) -> set[str]:
 
 @dataclass(frozen=True)
 class _Lanes:
-    """The lanes of a thread that are held, `count` of them, each `threads` from the one before."""
+    """The lanes of a thread that are held, `count` of them, each `threads` from the one before.
+
+    is_all: whether a row has no more.
+    """
 
     threads: int
     count: int
     held: Held | None
+    is_all: bool = False
 
-    @property
-    def behind(self) -> str:
-        """What the first lane that is not held is behind the thread's number."""
-        return f" + {self.threads * self.count}u" if self.count else ""
+    def rest(self, count: str, body: str, depth: int) -> str:
+        """The loop over a thread's other lanes, of `count` in a row."""
+        if self.is_all:
+            return ""
+        pad, behind = "    " * depth, f" + {self.threads * self.count}u" if self.count else ""
+        head = f"{pad}for (var i2 = thread{behind}; i2 < {count}; i2 += {self.threads}u) {{"
+        return "\n".join([head, body, f"{pad}}}"])
 
     def ahead(self) -> str:
         """The lines that load what is held; lanes behind the row's end repeat its last."""
@@ -244,9 +246,9 @@ def _phase(index: int, phase: Phase, lanes: _Lanes, parts: Parts, own: _Names = 
         )
     call = f"reduce_{'add' if add else 'max'}(thread, {partial}" + (", subgroup)" if parts.subgroups else ")")
     text = fill(
-        _PHASE, partial=partial, result=result, threads=lanes.threads, reduce=call, gather="\n".join(gather),
-        start="vec4<f32>(0.0)" if add else LOWEST_LANES, body=block(list(phase.statements), 2),
-        held=lanes.each(phase.statements, gather, 1), behind=lanes.behind, count=own.count,
+        _PHASE, partial=partial, result=result, reduce=call,
+        start="vec4<f32>(0.0)" if add else LOWEST_LANES, held=lanes.each(phase.statements, gather, 1),
+        rest=lanes.rest(own.count, "\n".join([block(list(phase.statements), 2), *gather]), 1),
     )  # fmt: skip
     lets = [
         f"    {own.declare}{item.name} = {result}.{'xyzw'[place]};" for place, item in enumerate(phase.sums)

@@ -139,7 +139,12 @@ def _row(
     phases = phases_of(writer, group.ops)
     statements = _stores(writer, group.ops).statements
     parts = _parts(writer, subgroups=target.subgroups)
-    return writer, row_kernel(group.label, parts, phases, statements, threads, target.dialect, held)
+    turns = -(-domain.count // threads)
+    is_all = turns <= held
+    source = row_kernel(
+        group.label, parts, phases, statements, threads, target.dialect, min(held, turns), is_all
+    )
+    return writer, source
 
 
 def _single_row(item: Pass, plan: Plan, domain: Domain, target: Target, threads: int) -> Variant:
