@@ -47,8 +47,8 @@ class Engine(Protocol):
     def load(self, buffer: Buffer, pieces: Iterator[tuple[int, Array]]) -> None:
         """Fill a weight buffer from (first element, elements) pieces."""
 
-    def state_memory(self, buffer: Buffer, sizes: Sizes) -> SlotMemory:
-        """Memory for a part of a state, zeroed."""
+    def state_memories(self, buffers: Sequence[Buffer], sizes: Sizes) -> Mapping[Buffer, SlotMemory]:
+        """Memory for the parts of a state, zeroed."""
 
     def read_slot(self, memories: Sequence[Any], slot: int) -> Array:
         """A slot in each of these memories, one after another, flat."""
@@ -105,9 +105,9 @@ class HostEngine:
         for start, values in pieces:
             memory.flat[start : start + values.size] = values.reshape(-1)
 
-    def state_memory(self, buffer: Buffer, sizes: Sizes) -> HostSlots:
-        """Memory for a part of a state, zeroed."""
-        return HostSlots(buffer, sizes)
+    def state_memories(self, buffers: Sequence[Buffer], sizes: Sizes) -> dict[Buffer, HostSlots]:
+        """Memory for the parts of a state, zeroed."""
+        return {buffer: HostSlots(buffer, sizes) for buffer in buffers}
 
     def read_slot(self, memories: Sequence[HostSlots], slot: int) -> Array:
         """A slot in each of these memories, one after another, flat."""

@@ -55,7 +55,8 @@ class Model:
         self.token_chunk_size = token_chunk_size
         self.engine = engine
         textures = tuning_for(engine.target).weights_in_textures and isinstance(engine, GpuEngine)
-        arena = Arena(reader, min(limits.max_storage_binding, limits.max_buffer), textures)
+        most = min(limits.max_storage_binding, limits.max_buffer)
+        arena = Arena(reader, most, textures, together=engine.target.coherent)
         weights = version.place_weights(self.info, arena)
         self.fingerprint = fingerprint(reader, self.info)
         """Digits that tell this model from others, by its numbers and a sample of its weights."""

@@ -23,6 +23,7 @@ from rwkvgraph.tensor import NUMBERS
 from rwkvgraph.tensor import Array as Array
 from rwkvgraph.tensor import Buffer as Buffer
 from rwkvgraph.tensor import DType as DType
+from rwkvgraph.tensor import Home as Home
 from rwkvgraph.tensor import Memory as Memory
 from rwkvgraph.tensor import Role as Role
 from rwkvgraph.tensor import Tensor as Tensor

@@ -80,7 +80,7 @@ class State:
             self._fill()
 
     def _block(self, slots: int) -> Block:
-        return Block(slots, {item: self._engine.state_memory(item, {B: slots}) for item in self._buffers})
+        return Block(slots, dict(self._engine.state_memories(self._buffers, {B: slots})))
 
     @property
     def shape(self) -> tuple[int, int, int]:

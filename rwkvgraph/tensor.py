@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
@@ -76,6 +76,18 @@ class Memory(Protocol):
         """Replace the contents."""
 
 
+@dataclass(frozen=True, eq=False)
+class Home:
+    """Buffers of one shape that a device may keep one behind the other, so that one binding reaches all."""
+
+    members: list[Buffer] = field(default_factory=list)
+
+    def add(self, buffer: Buffer) -> None:
+        """Let a buffer be the next one."""
+        buffer.home, buffer.place = self, len(self.members)
+        self.members.append(buffer)
+
+
 class Buffer:
     """Named memory that outlives a run. `Buffer("strength", (1,))` is one a hook may read or write.
 
@@ -101,6 +113,9 @@ class Buffer:
 
         Software adapters read weights several times faster from those.
         """
+        self.home: Home | None = None
+        self.place = 0
+        """Which of its home it is."""
         self._memories: list[Memory] = []
         self._host: Array | None = None
         if role is Role.USER and not all(isinstance(size, int) and size > 0 for size in self.shape):

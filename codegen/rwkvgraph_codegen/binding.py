@@ -77,7 +77,8 @@ class Binding:
     """One storage buffer of a kernel. `wide` kernels see rows as `vec4`s, others as single elements.
 
     A texture holds 16 bytes a texel, row after row of `TEXTURE_WIDTH` texels; of f16 textures only `block`
-    reads. is_atomic: of u32, only counted with.
+    reads. is_atomic: of u32, only counted with. is_coherent: what others of the dispatch have written is seen
+    after meeting them, whatever was read before.
     """
 
     index: int
@@ -86,6 +87,7 @@ class Binding:
     wide: bool
     is_texture: bool = False
     is_atomic: bool = False
+    is_coherent: bool = False
 
     @property
     def name(self) -> str:
@@ -99,7 +101,9 @@ class Binding:
             return f"@group(0) @binding({self.index}) var {self.name}: texture_2d<{texel}>;"
         access = "read_write" if self.writable else "read"
         stored = "atomic<u32>" if self.is_atomic else self.stored
-        return f"@group(0) @binding({self.index}) var<storage, {access}> {self.name}: array<{stored}>;"
+        coherent = "@coherent " if self.is_coherent else ""
+        place = f"{coherent}@group(0) @binding({self.index})"
+        return f"{place} var<storage, {access}> {self.name}: array<{stored}>;"
 
     @property
     def stored(self) -> str:

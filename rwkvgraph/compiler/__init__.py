@@ -17,6 +17,7 @@ from rwkvgraph.compiler.invariants import level_from_environment as level_from_e
 from rwkvgraph.compiler.lower import lower as lower
 from rwkvgraph.compiler.plan import Plan as Plan
 from rwkvgraph.compiler.plan import plan as plan
+from rwkvgraph.compiler.plan import plan_for as plan_for
 from rwkvgraph.compiler.program import Pass as Pass
 from rwkvgraph.compiler.program import Program as Program
 from rwkvgraph.compiler.relay import join as join
@@ -85,7 +86,7 @@ def compile_stages(
     fused = dump("30-fuse", fuse(simple.graph, target.limits))
     if checked:
         check_fuse(simple.graph, fused)
-    slots = dump("40-plan", plan(fused.groups, target.resident > 0, target.kind == "gpu"))
+    slots = dump("40-plan", plan_for(fused.groups, target))
     if checked:
         check_plan(fused.groups, slots)
     pairs = zip((None, *fused.groups), fused.groups, strict=False)

@@ -12,7 +12,7 @@ from rwkvgraph.compiler.program import Amount, Grid
 from rwkvgraph.compiler.scope import Scope, wanted
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
-from rwkvgraph.compiler.writer import HERE, Writer
+from rwkvgraph.compiler.writer import HERE, Writer, place_in
 from rwkvgraph.errors import CompileError
 from rwkvgraph.op import Buffer, Reduction, Row, Tensor, TensorOp
 from rwkvgraph.ops.recurrence import Recurrence
@@ -290,7 +290,8 @@ def _state(writer: Writer, op: Recurrence) -> dict[str, object]:
     """Where the state is: offset, elements from slot to slot and from row to row."""
     view = op.state.view
     steps = Amount(view.strides[0]), Amount(view.strides[1])
-    row = writer.row_of("state", Amount(view.offset), *steps, Amount())
+    assert isinstance(op.state.source, Buffer), "states are buffers"
+    row = writer.row_of("state", place_in(op.state.source, view.offset), *steps, Amount())
     return {"state": row}
 
 

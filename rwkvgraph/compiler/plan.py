@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rwkvgraph.compiler.fuse import Group
+from rwkvgraph.compiler.target import Target
 from rwkvgraph.op import Tensor, TensorOp
 from rwkvgraph.show import number_ops
 from rwkvgraph.view import Size, Sizes, resolve, row_width, split_rows
@@ -70,24 +71,87 @@ class Plan:
         return f"Plan({len(self.slots)} slots for {len(self.places)} results)"
 
 
-def plan(groups: Sequence[Group], by_layer: bool = False, by_pair: bool = False) -> Plan:
+class _Pool:
+    """The slots that there are, and which of them are free.
+
+    alike: whether a place of a layer (which group of it, which of its results) is to have the slot that
+    the same place of the layer before had.
+    """
+
+    def __init__(self, alike: bool) -> None:
+        self.slots: list[Slot] = []
+        self._alike = alike
+        self._taken: dict[tuple[int, int], Slot] = {}
+        self._free: dict[Size, list[Slot]] = defaultdict(list)
+
+    def give_back(self, slot: Slot) -> None:
+        """Let a slot be taken again."""
+        self._free[slot.rows].append(slot)
+
+    def take(self, rows: Size, width: int, place: tuple[int, int]) -> Slot:
+        """The slot that the place took before, or the free one that fits best; a new one if need be."""
+        free = self._free[rows]
+        before = self._taken.get(place)
+        if before in free and before.width >= width:
+            slot = before
+        else:
+            fitting = [slot for slot in free if before is None or not self._is_wanted(slot)]
+            best = self._best(fitting, width)
+            slot = Slot(len(self.slots), rows, width) if best is None else best
+        if slot in free:
+            free.remove(slot)
+        else:
+            self.slots.append(slot)
+        if self._alike:
+            self._taken[place] = slot
+        return slot
+
+    def _is_wanted(self, slot: Slot) -> bool:
+        """Whether a place of the next layer will want it again."""
+        return slot in self._taken.values()
+
+    def _best(self, free: list[Slot], width: int) -> Slot | None:
+        """The smallest that is wide enough, else the widest, grown."""
+        enough = [slot for slot in free if slot.width >= width]
+        if enough:
+            return min(enough, key=lambda slot: slot.width)
+        if not free:
+            return None
+        slot = max(free, key=lambda slot: slot.width)
+        slot.width = width
+        return slot
+
+
+def plan_for(groups: Sequence[Group], target: Target) -> Plan:
+    """The plan for a kind of device."""
+    return plan(groups, target.resident > 0 and not target.coherent, target.kind == "gpu", target.coherent)
+
+
+def plan(groups: Sequence[Group], by_layer: bool = False, by_pair: bool = False, alike: bool = False) -> Plan:
     """Give every result that leaves its group a place; slots are used again when their last reader has run.
 
     Results of a group with equal rows lie side by side in one slot, so that a pass binds one buffer for them.
     A slot is never free for the group that reads it last, so no pass has one buffer on both sides.
     by_layer: nor for any other group of the same layer, so that in a relay each is written once. by_pair: nor
-    for the next group, which may run at the same time.
+    for the next group, which may run at the same time. alike: what the same place of the layer before took
+    is taken again, so that layers that are alike bind the same.
     """
+    pool = _Pool(alike)
+    places = _places(groups, pool, by_layer, by_pair)
+    return Plan(tuple(pool.slots), places)
+
+
+def _places(groups: Sequence[Group], pool: _Pool, by_layer: bool, by_pair: bool) -> dict[TensorOp, Place]:
     ends, walked = _last_uses(groups), _walked(groups)
-    slots: list[Slot] = []
-    free: dict[Size, list[Slot]] = defaultdict(list)
     ending: dict[int, list[Slot]] = defaultdict(list)
     places: dict[TensorOp, Place] = {}
     waiting: list[Slot] = []
+    turn = 0
     for index, group in enumerate(groups):
-        for rows, ops in _leaving(group, ends, walked):
+        turn = 0 if index and groups[index - 1].layer != group.layer else turn + 1
+        for part, (rows, ops) in enumerate(_leaving(group, ends, walked)):
             stride = sum(row_width(op.shape) for op in ops)
-            slot = _take(free[rows], slots, rows, stride)
+            slot = pool.take(rows, stride, (turn, part))
             column = 0
             for op in ops:
                 places[op] = Place(slot, column, stride)
@@ -98,9 +162,9 @@ def plan(groups: Sequence[Group], by_layer: bool = False, by_pair: bool = False)
         if by_layer and index + 1 < len(groups) and groups[index + 1].layer == group.layer:
             continue
         for slot in waiting:
-            free[slot.rows].append(slot)
+            pool.give_back(slot)
         waiting.clear()
-    return Plan(tuple(slots), places)
+    return places
 
 
 def _last_uses(groups: Sequence[Group]) -> dict[TensorOp, int]:
@@ -142,19 +206,3 @@ def _leaving(
             else:
                 together[rows].append(op)
     return [*together.items(), *alone]
-
-
-def _take(free: list[Slot], slots: list[Slot], rows: Size, width: int) -> Slot:
-    """The free slot that fits best: the smallest wide enough, else the widest, grown; else a new one."""
-    enough = [slot for slot in free if slot.width >= width]
-    if enough:
-        slot = min(enough, key=lambda slot: slot.width)
-    elif free:
-        slot = max(free, key=lambda slot: slot.width)
-        slot.width = width
-    else:
-        slot = Slot(len(slots), rows, width)
-        slots.append(slot)
-        return slot
-    free.remove(slot)
-    return slot

@@ -28,11 +28,15 @@ LOOK_WORD = 2
 
 @dataclass(frozen=True)
 class Amount:
-    """A number that may grow with one of the sizes of a run: constant + factor * size."""
+    """A number that may grow with one of the sizes of a run: constant + factor * size.
+
+    within: the buffer in which it is a place, where others share its memory.
+    """
 
     constant: int = 0
     factor: int = 0
     size: Dim | None = None
+    within: Buffer | None = None
 
     @staticmethod
     def of(size: Size) -> Amount:
@@ -173,7 +177,9 @@ class Relay:
     save a row and a product that does it again (`meets`). Or a pair at the same time, of which the second
     does again, for itself, what the first does.
     first: where its passes begin among the program's. variant: the one kernel, and its table's rows: where
-    workgroups meet, those that `codegen/prelude/relay.wgsl` lists, then the tables of the passes.
+    workgroups meet, for each lap those that `codegen/prelude/relay.wgsl` lists, then its passes' tables.
+    laps: how often it goes through its legs, each time for another layer. whole: what it binds of these
+    buffers is all that shares their memory.
     """
 
     first: int
@@ -181,6 +187,13 @@ class Relay:
     variant: Variant
     buffers: tuple[Buffer | Slot, ...]
     meets: bool = True
+    laps: int = 1
+    whole: frozenset[Buffer] = frozenset()
+
+    @property
+    def legs(self) -> int:
+        """Passes of a lap."""
+        return len(self.passes) // self.laps
 
     @property
     def label(self) -> str:
@@ -200,7 +213,8 @@ class Relay:
         last = self.span[-1]
         if not self.meets:
             return f"for one token passes {self.first} and {last} are one dispatch, side by side"
-        return f"for one token passes {self.first} to {last} are one dispatch, in {len(self.passes)} legs"
+        how = f"{self.legs} legs" if self.laps == 1 else f"{self.laps} laps of {self.legs} legs"
+        return f"for one token passes {self.first} to {last} are one dispatch, in {how}"
 
     def __repr__(self) -> str:
         return f"Relay({len(self.passes)} passes from {self.first}, {len(self.buffers)} buffers)"

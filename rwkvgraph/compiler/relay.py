@@ -8,15 +8,16 @@ even wait between a row and the product that multiplies it: each works the row o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import MEETING, NO_ROW, Amount, Grid, Pass, Relay, Row, Variant
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.writer import home_of
 from rwkvgraph.op import Buffer
-from rwkvgraph.view import B, E, N, O, Sizes, T
+from rwkvgraph.view import B, E, N, O, Sizes, T, row_width
 from rwkvgraph_codegen import TURNS, Binding, Leg, Source, pair, relay, relay_bytes, starts_of
 
 ONE: Sizes = {T: 1, O: 1, N: 1, B: 1, E: 1}
@@ -68,7 +69,7 @@ def join(passes: Sequence[Pass], target: Target) -> tuple[Relay, ...]:
         while target.resident and stop < len(passes) and _fits(passes[first : stop + 1], target):
             stop += 1
         if sum(item.group.kind != "map" for item in passes[first:stop]) >= FEWEST:
-            relays.append(_relay(first, passes[first:stop], _after(passes, stop), target))
+            relays.append(_relay(first, passes[first:stop], _after(passes, stop), target, by_home=False))
             first = stop
             continue
         is_last = first + 1 == len(passes)
@@ -76,7 +77,53 @@ def join(passes: Sequence[Pass], target: Target) -> tuple[Relay, ...]:
         if two is not None:
             relays.append(two)
         first += 1 if two is None else 2
-    return tuple(relays)
+    return tuple(_laps(relays, passes, target)) if target.coherent else tuple(relays)
+
+
+def _laps(relays: Sequence[Relay], passes: Sequence[Pass], target: Target) -> Iterator[Relay]:
+    """The relays; neighbours of the same text, which differ in layers alone, as laps of one."""
+    waiting: list[Relay] = []
+    for item in relays:
+        if waiting and not _goes_on(waiting[-1], item):
+            yield _lapped(waiting, passes, target)
+            waiting = []
+        waiting.append(item)
+    if waiting:
+        yield _lapped(waiting, passes, target)
+
+
+def _goes_on(one: Relay, other: Relay) -> bool:
+    """Whether a relay can be the next lap of the one before it."""
+    if not (one.meets and other.meets and one.span.stop == other.first):
+        return False
+    if one.variant.source.text != other.variant.source.text:
+        return False
+    pairs = zip(one.buffers, other.buffers, strict=True)
+    return all(a is b or (home_of(a) is not None and home_of(a) is home_of(b)) for a, b in pairs)
+
+
+def _lapped(relays: Sequence[Relay], passes: Sequence[Pass], target: Target) -> Relay:
+    """Relays as laps of one: places in what differs are said in the memory that all of it is part of."""
+    if len(relays) == 1:
+        return relays[0]
+    laps = [_relay(lap.first, lap.passes, _after(passes, lap.span.stop), target, True) for lap in relays]
+    first, texts = laps[0], {lap.variant.source.text for lap in laps}
+    assert len(texts) == 1, "their texts are the same while each binds its own buffers"
+    rows = [_at_home(row) for lap in laps for row in lap.variant.table]
+    head = (*rows[0][:3], Amount(len(laps)))
+    every = tuple(item for lap in laps for item in lap.passes)
+    whole = frozenset(item for item in first.buffers if isinstance(item, Buffer) and item.home is not None)
+    variant = replace(first.variant, table=(head, *rows[1:]))
+    return Relay(first.first, every, variant, first.buffers, laps=len(laps), whole=whole)
+
+
+def _at_home(row: Row) -> Row:
+    """A row of a table, for a run of one token, with its places in the memory that buffers share."""
+    x, y, z, w = (
+        Amount(item.at(ONE), item.within.place * row_width(item.within.shape), B) if item.within else item
+        for item in row
+    )
+    return x, y, z, w
 
 
 def _fits(passes: Sequence[Pass], target: Target) -> bool:
@@ -90,7 +137,8 @@ def _fits(passes: Sequence[Pass], target: Target) -> bool:
         return False
     steps = steps_of(passes)
     sides = [step.side for step in steps]
-    return _has_room(sides, target, _rows(steps)) and _agree(sides) and _looks_once(sides)
+    is_seen = target.coherent or _looks_once(sides)
+    return _has_room(sides, target, _rows(steps)) and _agree(sides) and is_seen
 
 
 def steps_of(passes: Sequence[Pass]) -> list[Step]:
@@ -208,14 +256,22 @@ def _buffers(sides: Iterable[Side]) -> tuple[Buffer | Slot, ...]:
     return tuple(dict.fromkeys(buffer for buffers, _ in sides for buffer in buffers))
 
 
-def _bindings(sides: Sequence[Side]) -> tuple[Binding, ...]:
-    """What they bind together, in the order of `_buffers`: writable where one of them writes it."""
+def _bindings(sides: Sequence[Side], coherent: bool = False) -> tuple[Binding, ...]:
+    """What they bind together, in the order of `_buffers`: writable where one of them writes it.
+
+    coherent: whether they are to see what others write.
+    """
     found: dict[Buffer | Slot, Binding] = {}
     for buffers, source in sides:
         for buffer, binding in zip(buffers, source.bindings, strict=True):
             writable = binding.writable or (buffer in found and found[buffer].writable)
             found[buffer] = replace(binding, writable=writable)
-    return tuple(replace(found[buffer], index=at) for at, buffer in enumerate(_buffers(sides), 1))
+    written = {home_of(buffer) for buffer, binding in found.items() if binding.writable} - {None}
+    every: list[Binding] = []
+    for at, buffer in enumerate(_buffers(sides), 1):
+        writable = found[buffer].writable or home_of(buffer) in written
+        every.append(replace(found[buffer], index=at, writable=writable, is_coherent=writable and coherent))
+    return tuple(every)
 
 
 def _leg(side: Side, buffers: tuple[Buffer | Slot, ...], rows: int = 0) -> Leg:
@@ -230,16 +286,27 @@ def _after(passes: Sequence[Pass], stop: int) -> list[Pass]:
     return [item for item in passes[stop:] if item.layer == layer]
 
 
-def _relay(first: int, passes: Sequence[Pass], after: Sequence[Pass], target: Target) -> Relay:
+def _relay(first: int, passes: Sequence[Pass], after: Sequence[Pass], target: Target, by_home: bool) -> Relay:
+    """by_home: whether what shares its memory is one binding."""
     steps = steps_of(passes)
     sides = [step.side for step in steps]
+    if by_home:
+        sides = [(_at_one(own, _buffers(sides)), source) for own, source in sides]
     buffers = _buffers(sides)
-    legs = [_leg(step.side, buffers, _own_rows(step)) for step in steps]
+    legs = [_leg(side, buffers, _own_rows(step)) for side, step in zip(sides, steps, strict=True)]
     label = " | ".join(item.label for item in passes)
-    source = relay(label, legs, _bindings(sides), tuning_for(target).share.threads)
+    source = relay(label, legs, _bindings(sides, target.coherent), tuning_for(target).share.threads)
     table = _table(steps, legs, _touched(steps, after), target)
     variant = Variant(source, table, Grid(Amount(target.resident)), 1)
     return Relay(first, tuple(passes), variant, (*buffers, MEETING))
+
+
+def _at_one(
+    buffers: tuple[Buffer | Slot, ...], every: tuple[Buffer | Slot, ...]
+) -> tuple[Buffer | Slot, ...]:
+    """Buffers, the first of them all in place of those that share its memory."""
+    firsts = {home_of(item): item for item in reversed(every)}
+    return tuple(item if home_of(item) is None else firsts[home_of(item)] for item in buffers)
 
 
 def _touched(steps: Sequence[Step], after: Sequence[Pass]) -> list[Row]:
@@ -288,7 +355,7 @@ def _table(
         asked = _row(soon, shares, 0, 0)
         words += [_row(x, y, z, x * y * z), _row(*map(int, kind)), touched[at], asked]
         own += _padded(step.variant.table, leg.rows + 1)
-    return (_row(TURNS, len(legs), 0, 0), *words, *own)
+    return (_row(TURNS, len(legs), 0, 1), *words, *own)
 
 
 def _row(x: int, y: int, z: int, w: int) -> Row:

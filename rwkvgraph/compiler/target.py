@@ -65,6 +65,8 @@ class Target:
     pairs: whether a small product of one token may work out by itself the rows that it multiplies.
     looks: whether products of one token bring the tables of the kernels after them into the cache: for GPUs
     where the weights have driven them out since the token before. Only where a kernel may bind a buffer more.
+    coherent: whether bindings may be `@coherent`: with those a relay may write again what it has read, and so
+    go on through layers that are alike.
     matmul: kernels of the matrix product measured for this very device, in place of those of its kind.
     """
 
@@ -76,6 +78,7 @@ class Target:
     resident: int = 0
     pairs: bool = True
     looks: bool = field(default=False, repr=False)
+    coherent: bool = field(default=False, repr=False)
     matmul: tuple[Shape, ...] = field(default=(), repr=False)
 
     @classmethod

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Domain, Strides, strides_of
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Place, Slot
 from rwkvgraph.compiler.program import NO_ROW, Amount
 from rwkvgraph.compiler.program import Row as TableRow
-from rwkvgraph.op import BEFORE, Buffer, DType, Tensor, TensorOp
+from rwkvgraph.op import BEFORE, Buffer, DType, Home, Tensor, TensorOp
 from rwkvgraph.view import row_width
 from rwkvgraph_codegen import Binding, Function, number
 
@@ -57,6 +57,8 @@ class Writer:
         self._inside = {*ahead, *group.ops}
         self._written: set[Buffer | Slot] = {places[op].slot for op in self.stored}
         self._written |= {_buffer(tensor) for op in group.ops for tensor in op.updates().values()}
+        # What shares its memory with what is written must be bound alike.
+        self._homes = {home for item in self._written if (home := home_of(item)) is not None}
         self._sums: dict[tuple[TensorOp, str, str], str] = {}
         self._count = 0
 
@@ -67,7 +69,8 @@ class Writer:
         dtype = source.dtype if isinstance(source, Buffer) else DType.F32
         wide = self.domain.lanes > 1
         is_texture = isinstance(source, Buffer) and source.is_texture
-        return Binding(self.buffers.index(source) + 1, dtype.value, source in self._written, wide, is_texture)
+        is_written = source in self._written or home_of(source) in self._homes
+        return Binding(self.buffers.index(source) + 1, dtype.value, is_written, wide, is_texture)
 
     def bindings(self) -> tuple[Binding, ...]:
         """Every binding, in order."""
@@ -100,7 +103,7 @@ class Writer:
         """The binding of a tensor, and the table's row for reaching it by these strides."""
         source = tensor.source
         if isinstance(source, Buffer):
-            offset = _with_last(Amount(strides.offset), tensor, row_width(source.shape))
+            offset = _with_last(place_in(source, strides.offset), tensor, row_width(source.shape))
             steps = (strides.row, strides.middle, strides.inner)
             return self.binding(source), _table_row(offset, *steps)
         home, width = self._places[source], row_width(source.shape)
@@ -172,6 +175,16 @@ def _stored(group: Group, places: dict[TensorOp, Place]) -> list[TensorOp]:
     return [op for op in group.ops if op in places]
 
 
+def home_of(source: Buffer | Slot) -> Home | None:
+    """What a buffer shares its memory with."""
+    return source.home if isinstance(source, Buffer) else None
+
+
+def place_in(buffer: Buffer, offset: int) -> Amount:
+    """An element's place in a buffer."""
+    return Amount(offset, within=buffer if buffer.home else None)
+
+
 def _buffer(tensor: Tensor) -> Buffer:
     assert isinstance(tensor.source, Buffer), "only buffers are updated"
     return tensor.source
@@ -179,7 +192,11 @@ def _buffer(tensor: Tensor) -> Buffer:
 
 def _with_last(offset: Amount, tensor: Tensor, stride: int) -> Amount:
     last = tensor.view.from_last
-    return offset if last is None else Amount(offset.constant - stride, stride, last)
+    return (
+        offset
+        if last is None
+        else replace(offset, constant=offset.constant - stride, factor=stride, size=last)
+    )
 
 
 def _table_row(offset: Amount, row: int, middle: int, inner: int) -> TableRow:

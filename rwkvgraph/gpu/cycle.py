@@ -120,4 +120,6 @@ def row_pieces(memory: DeviceMemory, rows: Sequence[int]) -> list[Piece]:
         else:
             found.append((row, 1))
     stride, used = memory.width * 4, memory.used * 4
-    return [(memory.gpu, first * stride, (count - 1) * stride + used) for first, count in found]
+    return [
+        (memory.gpu, memory.start + first * stride, (count - 1) * stride + used) for first, count in found
+    ]

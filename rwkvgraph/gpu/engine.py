@@ -10,7 +10,7 @@ from rwkvgraph.compiler import compile, level_from_environment
 from rwkvgraph.gpu import slots
 from rwkvgraph.gpu.checked import CheckedRunner
 from rwkvgraph.gpu.context import Context
-from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, TextureMemory, memory_for
+from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, TextureMemory, memories_for, memory_for
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.gpu.transfer import PIECE, flush
 from rwkvgraph.graph import Graph
@@ -44,9 +44,9 @@ class GpuEngine:
                 self._ticket, self._pending = flush(self.context, self._ticket), 0
         self._resident[buffer] = memory
 
-    def state_memory(self, buffer: Buffer, sizes: Sizes) -> DeviceMemory:
-        """Memory for a part of a state, zeroed."""
-        return DeviceMemory(self.context, buffer, sizes)
+    def state_memories(self, buffers: Sequence[Buffer], sizes: Sizes) -> dict[Buffer, DeviceMemory]:
+        """Memory for the parts of a state, zeroed."""
+        return memories_for(self.context, buffers, sizes)
 
     def read_slot(self, memories: Sequence[DeviceMemory], slot: int) -> Array:
         """A slot in each of these memories, one after another, flat."""

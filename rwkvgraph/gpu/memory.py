@@ -5,7 +5,7 @@ In a GPU buffer, or in a texture where those are read faster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -14,10 +14,10 @@ import wgpu
 from wgpu.classes import GPUBuffer
 
 from rwkvgraph.errors import DeviceError
-from rwkvgraph.gpu.context import Context
+from rwkvgraph.gpu.context import LINE, Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.gpu.transfer import PIECE, download, upload, upload_parts
-from rwkvgraph.op import Array, Buffer, DType
+from rwkvgraph.op import Array, Buffer, DType, Home
 from rwkvgraph.view import Sizes, resolve, row_width, split_rows
 from rwkvgraph_codegen import TEXTURE_WIDTH
 
@@ -26,20 +26,29 @@ TEXEL = 16
 
 
 class DeviceMemory:
-    """One buffer's contents on a device."""
+    """One buffer's contents on a device.
 
-    def __init__(self, context: Context, buffer: Buffer, sizes: Sizes) -> None:
+    home: the GPU buffer that has those of several, and the byte where these begin; by default one of its own.
+    """
+
+    def __init__(
+        self, context: Context, buffer: Buffer, sizes: Sizes, home: tuple[GPUBuffer, int] | None = None
+    ) -> None:
         rows, inner = split_rows(buffer.shape)
         self.rows = resolve(rows, sizes)
         self.width = row_width(buffer.shape)
         self.owner = context
         self.used = prod(inner)
         self._buffer = buffer
-        self.gpu = context.buffer(self.rows * self.width * buffer.dtype.bytes, buffer.name)
+        self.nbytes = self.rows * self.width * buffer.dtype.bytes
+        self.shares = home is not None
+        self.gpu, self.start = home or (context.buffer(self.nbytes, buffer.name), 0)
 
     @property
     def resource(self) -> Any:
         """What a bind group binds."""
+        if self.shares:
+            return {"buffer": self.gpu, "offset": self.start, "size": self.nbytes}
         return whole(self.gpu)
 
     @property
@@ -49,7 +58,8 @@ class DeviceMemory:
 
     def fill(self, start: int, values: Array) -> None:
         """Write elements as they lie in memory, from element `start` on."""
-        upload(self.owner, self.gpu, start * self._buffer.dtype.bytes, np.ascontiguousarray(values))
+        first = self.start + start * self._buffer.dtype.bytes
+        upload(self.owner, self.gpu, first, np.ascontiguousarray(values))
 
     def read(self) -> Array:
         """The contents, in the buffer's shape."""
@@ -63,7 +73,11 @@ class DeviceMemory:
         """Rows of the leading axis, each flat: (stop - start, elements of a row)."""
         dtype = self._buffer.dtype
         at, count = start * self.width * dtype.bytes, (stop - start) * self.width * dtype.bytes
-        flat = download(self.owner, self.gpu, at, count).view(dtype.numpy).reshape(stop - start, self.width)
+        flat = (
+            download(self.owner, self.gpu, self.start + at, count)
+            .view(dtype.numpy)
+            .reshape(stop - start, self.width)
+        )
         return flat[:, : self.used]
 
     def write_rows(self, start: int, rows: Array) -> None:
@@ -71,7 +85,7 @@ class DeviceMemory:
         dtype = self._buffer.dtype
         padded = np.zeros((len(rows), self.width), dtype.numpy)
         padded[:, : rows.shape[1]] = rows
-        upload(self.owner, self.gpu, start * self.width * dtype.bytes, padded)
+        upload(self.owner, self.gpu, self.start + start * self.width * dtype.bytes, padded)
 
     def fill_rows(self, row: Array) -> None:
         """Replace every row of the leading axis by one, flat."""
@@ -81,12 +95,12 @@ class DeviceMemory:
         many = max(1, PIECE // padded.nbytes)
         counts = [many] * (self.rows // many) + [self.rows % many]
         piece = np.repeat(padded, min(many, self.rows), axis=0)
-        upload_parts(self.owner, self.gpu, 0, (piece[:count] for count in counts))
+        upload_parts(self.owner, self.gpu, self.start, (piece[:count] for count in counts))
 
     def span(self, row: int) -> tuple[int, int]:
         """First byte and number of bytes of a row without its padding; of f32 both are multiples of 4."""
         size = self._buffer.dtype.bytes
-        return row * self.width * size, self.used * size
+        return self.start + row * self.width * size, self.used * size
 
     def _shape(self, rows: int) -> tuple[int, ...]:
         shape = tuple(size for size in self._buffer.shape if isinstance(size, int))
@@ -184,6 +198,26 @@ class TextureMemory:
 
 AnyMemory = DeviceMemory | TextureMemory
 Memories = Mapping[Buffer, AnyMemory]
+
+
+def memories_for(context: Context, buffers: Sequence[Buffer], sizes: Sizes) -> dict[Buffer, DeviceMemory]:
+    """Memory for buffers of a state, zeroed; those of a home one behind the other, where a device binds that.
+
+    Every one begins where a binding may: rows that are no multiple of that have memory of their own.
+    """
+    limits, homes = context.target.limits, dict[Home, GPUBuffer]()
+    found: dict[Buffer, DeviceMemory] = {}
+    for buffer in buffers:
+        home, rows = buffer.home, resolve(buffer.shape[0], sizes)
+        row_bytes = row_width(buffer.shape) * buffer.dtype.bytes
+        count, most = rows * row_bytes, min(limits.max_storage_binding, limits.max_buffer)
+        if not (context.target.coherent and home) or row_bytes % LINE or count * len(home.members) > most:
+            found[buffer] = DeviceMemory(context, buffer, sizes)
+            continue
+        if home not in homes:
+            homes[home] = context.buffer(count * len(home.members), buffer.name)
+        found[buffer] = DeviceMemory(context, buffer, sizes, (homes[home], count * buffer.place))
+    return found
 
 
 def memory_for(context: Context, buffer: Buffer) -> AnyMemory:

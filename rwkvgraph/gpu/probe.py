@@ -54,6 +54,7 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
     target = Target(
         limits, dialect or NAGA, dialect is not None, kind, lanes, resident, pairs, is_known(info)
     )
+    target = replace(target, coherent=resident > 0 and COHERENT in device.features)
     return replace(target, matmul=kernels_from_environment(info.name, target))
 
 
@@ -61,7 +62,7 @@ def _resident(info: AdapterInfo) -> int:
     """How many workgroups to try relays with: 0 where nobody has measured that they see what others write.
 
     NVIDIA's GPUs write through to the cache that all share, and keep in a processor's own only what was read
-    since the dispatch began. `@coherent` would ask for less, but its loads follow one another: twice as slow.
+    since the dispatch began, and nothing of what is `@coherent`.
 
     RWKVGRAPH_RELAYS says otherwise: 0 for none, or a power of two. Raises ValueError for anything else.
     """
@@ -75,6 +76,9 @@ def is_known(info: AdapterInfo) -> bool:
     """Whether it is a GPU of NVIDIA's through Vulkan: subgroups have 32 threads, though none says so."""
     return info.backend == "Vulkan" and info.kind == "discrete" and info.name.upper().startswith("NVIDIA")
 
+
+COHERENT = "memory-decoration-coherent"
+"""The feature of devices whose bindings may be `@coherent`."""
 
 LANES = """
 @group(0) @binding(0) var<storage, read_write> y: array<u32>;

@@ -36,8 +36,8 @@ class Meeting:
         most = max((len(relay.variant.table) for relay in relays), default=0)
         self.words = MEETING_WORDS
         self.gpu: GPUBuffer = context.buffer(MEETING_WORDS * 4, "meeting")
-        legs = max((len(relay.passes) for relay in relays), default=0)
-        self.trial_words: list[int] = [TRIAL_TURNS, legs] + [0] * (round_up(most * 16, 256) // 4)
+        legs = max((relay.legs for relay in relays), default=0)
+        self.trial_words: list[int] = [TRIAL_TURNS, legs, 0, 1] + [0] * (round_up(most * 16, 256) // 4)
         """A table with which the kernels have nothing to do."""
 
     def is_proven(self, relay: Relay, kernel: Kernel, group: GPUBindGroup, offset: int) -> bool:

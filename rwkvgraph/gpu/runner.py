@@ -5,7 +5,7 @@ Bind once for a state, encode every run, read back only what is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -226,10 +226,17 @@ class Runner:
         self.context.compile([*shaders_of(self.program, sizes, relays)])
 
     def _relay_step(self, relay: Relay, sizes: Sizes, owner: Any, state: Memories) -> Step | None:
-        """The dispatch of a relay; None where its workgroups meet and do not all run at the same time."""
+        """The dispatch of a relay.
+
+        None where its workgroups meet and do not all run at the same time, or one binding does not reach all
+        that it needs.
+        """
         variant, number = relay.variant, self.program.relays.index(relay)
         kernel = self.kernel(relay, variant)
-        group = self._group(("relay", number), kernel, variant, relay.buffers, owner, state)
+        if not all(_shares(state.get(buffer)) for buffer in relay.whole):
+            return None
+        key = ("relay", number)
+        group = self._group(key, kernel, variant, relay.buffers, owner, state, relay.whole)
         if relay.meets and not self.meeting.is_proven(relay, kernel, group, self._table.trial):
             return None
         offset = self._table.offset("relay", number)
@@ -260,7 +267,9 @@ class Runner:
         buffers: Sequence[Buffer | Slot],
         owner: Any,
         state: Memories,
+        of_all: Collection[Buffer] = (),
     ) -> GPUBindGroup:
+        """What a kernel binds. of_all: buffers in whose place it binds all that shares their memory."""
         groups = self._groups.setdefault(owner, {})
         key = (index, kernel.signature, len(variant.table))
         if key not in groups:
@@ -269,7 +278,10 @@ class Runner:
                 {"binding": 0, "resource": {"buffer": self._table.gpu, "offset": 0, "size": size}}
             ]
             for at, buffer in enumerate(buffers):
-                entries.append({"binding": at + 1, "resource": self._resource(buffer, state)})
+                resource = self._resource(buffer, state)
+                if buffer in of_all:
+                    resource = whole(resource["buffer"])
+                entries.append({"binding": at + 1, "resource": resource})
             with faults(f"binding {kernel.label}"):
                 groups[key] = self.context.device.create_bind_group(layout=kernel.layout, entries=entries)
         return groups[key]
@@ -323,6 +335,11 @@ class Runner:
         most = self.most_tokens if dim in (T, E) else self.most_outputs if dim is O else max(size, 1)
         power = 1 << max(size - 1, 0).bit_length()
         return max(size, min(power, most))
+
+
+def _shares(memory: AnyMemory | None) -> bool:
+    """Whether a buffer's memory is part of one that has those of all layers."""
+    return isinstance(memory, DeviceMemory) and memory.shares
 
 
 def _padded(rows: Array, width: int) -> Array:

@@ -60,7 +60,7 @@ def fill_slots(context: Context, memories: Sequence[DeviceMemory], values: Array
                 memory.fill_rows(part)
                 ticket = flush(context, ticket)  # so that the copies that wgpu keeps do not pile up
             else:
-                encoder.clear_buffer(memory.gpu)
+                encoder.clear_buffer(memory.gpu, memory.start, memory.nbytes)
         context.submit([encoder.finish()])
 
 

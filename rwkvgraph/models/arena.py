@@ -20,6 +20,10 @@ Change = Callable[[Array], Array]
 
 CHECKED = 1 << 16
 """Weights looked at together: they stay in the cache while they are."""
+OF_LAYER = "matrices"
+"""How the names of buffers for a layer's matrices end."""
+MOST_TOGETHER = 1 << 30
+"""Bytes of all layers' matrices, of models whose layers become laps of a relay."""
 NOT_FINITE = 0x7C00
 """The exponent of infinity and NaN in float16."""
 
@@ -140,11 +144,13 @@ class Arena:
     """Lays a model's weights out in few buffers, so that a pass binds few.
 
     Vectors in one, matrices in one a layer. limit: the most bytes a buffer may have. Matrices beyond it are
-    split by rows. textures: keep matrices in those.
+    split by rows. textures: keep matrices in those. together: matrices of all layers in one buffer, where
+    that is not large.
     """
 
-    def __init__(self, reader: Reader, limit: int, textures: bool = False) -> None:
+    def __init__(self, reader: Reader, limit: int, textures: bool = False, together: bool = False) -> None:
         self.uploads: list[Upload] = []
+        self._is_one = together and _layer_bytes(reader) <= min(limit, MOST_TOGETHER)
         self._reader = reader
         self._limit = limit
         self._textures = textures
@@ -223,6 +229,8 @@ class Arena:
         rows, stride = shape[0], round_up(shape[1], BLOCK)
         most = max(LANES, self._limit // (stride * storage.dtype.bytes) // LANES * LANES)
         parts = []
+        if self._is_one and home.endswith(OF_LAYER):
+            home = OF_LAYER
         for start in range(0, rows, most):
             stop = min(start + most, rows)
             buffer, offset = self._room(home, (stop - start) * stride, storage.dtype)
@@ -248,6 +256,12 @@ class Arena:
             self.buffers.append(buffer)
             self._home[home] = buffer
         return buffer, _grow(buffer, count)
+
+
+def _layer_bytes(reader: Reader) -> int:
+    """Bytes of the matrices of all layers as float16, and of the vectors beside them."""
+    names = (name for name in reader.names() if name.startswith("blocks."))
+    return 2 * sum(int(np.prod(reader.shape(name))) for name in names)
 
 
 def _grow(buffer: Buffer, count: int) -> int:

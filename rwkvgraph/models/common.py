@@ -9,7 +9,7 @@ from rwkvgraph import ops
 from rwkvgraph.batch import BATCH_WORDS
 from rwkvgraph.errors import LoadError
 from rwkvgraph.load.reader import Reader
-from rwkvgraph.op import Buffer, DType, Role, Tensor
+from rwkvgraph.op import Buffer, DType, Home, Role, Tensor
 from rwkvgraph.quant import Matrix
 from rwkvgraph.view import B, E, N, O, Size, T, View
 
@@ -138,8 +138,12 @@ class LayerState:
 def make_layers(info: ModelInfo, wkv: tuple[float, ...]) -> tuple[LayerState, ...]:
     """The buffers of the state, with time mixing's rows as they are when empty; a State owns their memory."""
 
+    homes = {name: Home() for name in ("att_x", "wkv", "ffn_x")}
+
     def part(layer: int, name: str, *shape: int) -> Buffer:
-        return Buffer(f"state.{layer}.{name}", (B, *shape, info.num_emb), DType.F32, Role.STATE)
+        buffer = Buffer(f"state.{layer}.{name}", (B, *shape, info.num_emb), DType.F32, Role.STATE)
+        homes[name].add(buffer)
+        return buffer
 
     return tuple(
         LayerState(part(layer, "att_x"), part(layer, "wkv", len(wkv)), part(layer, "ffn_x"), (0.0, *wkv, 0.0))

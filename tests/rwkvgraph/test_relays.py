@@ -12,6 +12,7 @@ import pytest
 
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
+from rwkvgraph.gpu.probe import COHERENT
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
 from rwkvgraph.runtime import Ahead, Course, steps
@@ -28,10 +29,26 @@ TOO_MANY = 1024
 """Workgroups of 256 threads that no device here runs at once."""
 
 
-@pytest.fixture(scope="module")
-def relaying() -> Iterator[Context]:
+def relay_context(coherent: bool) -> Context:
+    """A device with relays; coherent: whose layers may be laps of one."""
     context = Context.create()
-    context.target = replace(context.target, kind="gpu", lanes=0, resident=context.target.resident or 1)
+    if coherent and COHERENT not in context.device.features:
+        pytest.skip(f"{context.info.name} has no @coherent")
+    resident = context.target.resident or 1
+    context.target = replace(context.target, kind="gpu", lanes=0, resident=resident, coherent=coherent)
+    return context
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["a layer", "laps"])
+def relaying(request: pytest.FixtureRequest) -> Iterator[Context]:
+    context = relay_context(request.param)
+    yield context
+    context.destroy()
+
+
+@pytest.fixture(scope="module")
+def lapping() -> Iterator[Context]:
+    context = relay_context(True)
     yield context
     context.destroy()
 
@@ -74,6 +91,25 @@ def test_a_token_at_a_time_is_what_the_mathematics_say(relaying: Context, versio
     assert dispatches(given, state) < len(runner_of(given).program.passes) / 2
     again = one_by_one(given, given.state(), PROMPT)
     assert all(np.array_equal(a, b) for a, b in zip(logits, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["v7", *(pytest.param(each, marks=pytest.mark.slow) for each in ("v4", "v5.0", "v5.1", "v5.2", "v6"))],
+)
+def test_layers_that_are_alike_are_laps_and_what_the_mathematics_say(lapping: Context, version: str) -> None:
+    tensors = synthetic(layers=6, width=128, version=version)
+    model, wanted = Model.load(tensors, lapping), expect(tensors, PROMPT)
+    laps = [relay.laps for relay in runner_of(model).program.relays]
+    assert max(laps) == 3  # the first two and the last bind otherwise
+    state = model.state(3)
+    rows = feed(model, state, [[], [[token] for token in PROMPT], []])[1]
+    for at, row in enumerate(rows):
+        wanted.check_logits(row, at)
+    wanted.check_state(state.read(1))
+    assert state.is_empty(0)
+    assert not state.read(0)[:, 0].any()
+    assert dispatches(model, state) == len(laps) + 2
 
 
 def test_relays_are_for_a_token_alone(model: Model) -> None:

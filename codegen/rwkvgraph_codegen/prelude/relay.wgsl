@@ -1,9 +1,9 @@
-// (most turns of a wait, legs); of each leg (grid, workgroups), (whether the engine is its kernel, where its
+// For each lap (most turns of a wait, legs, 0, laps); of each leg (grid, workgroups), (whether the engine is its kernel, where its
 // rows begin, whether it runs beside the one before, 1 where the last workgroup takes the first unit), (what to
 // touch: twice a first block and a number), (whose weights are asked for before it, workgroups that do); then
 // the rows of all legs. All are read at once: each line of them has to come from memory, as the weights have been
 // through every cache since the token before.
-@group(0) @binding(0) var<storage, read> given: array<vec4<u32>, $rows>;
+@group(0) @binding(0) var<storage, read> given: array<vec4<u32>>;
 var<workgroup> table: array<vec4<u32>, $rows>;
 // Every workgroup arrives as often as any other: all run at the same time, as many as the device has room
 // for. What they wrote before they arrived is there for those that have waited for all, where none of these
@@ -27,6 +27,12 @@ fn wait_for(thread: u32, goal: u32) {
     workgroupBarrier();
 }
 $touch
+fn begin_lap(thread: u32, lap: u32) {
+    for (var row = thread; row < ${rows}u; row += ${threads}u) {
+        table[row] = given[lap * ${rows}u + row];
+    }
+    workgroupBarrier();
+}
 fn spot(unit: u32, grid: vec4<u32>) -> vec3<u32> {
     return vec3<u32>(unit % grid.x, unit / grid.x % grid.y, unit / (grid.x * grid.y));
 }
@@ -37,26 +43,29 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(subgroup_invocation_id) lane: u32) {
     // A loop, not one leg after another: what many legs have in common is there once, and stays in the cache.
     var goal = 0u;
-    for (var row = thread; row < ${rows}u; row += ${threads}u) {
-        table[row] = given[row];
-    }
-    workgroupBarrier();
+    begin_lap(thread, 0u);
     if thread == 0u {
         // A multiple of their number, or at most all but one more: this one is missing.
         let before = atomicLoad(&$meeting[0]);
         goal = before - before % groups.x;
     }
-    for (var leg = 0u; leg < table[0].y; leg++) {
-        let kind = table[leg * ${words}u + 2u];
-        let meets = leg != 0u && kind.z == 0u;
-        let grid = table[leg * ${words}u + 1u];
-        let own = (group.x + kind.w) % groups.x;
+    let legs = table[0].y;
+    let turns = legs * table[0].w;
+    for (var turn = 0u; turn < turns; turn++) {
+        let leg = turn % legs;
+        let meets = turn != 0u && table[leg * ${words}u + 2u].z == 0u;
         if meets {
             arrive(thread);
+            if leg == 0u {
+                begin_lap(thread, turn / legs);
+            }
 $ask
             goal += groups.x;
             wait_for(thread, goal);
         }
+        let kind = table[leg * ${words}u + 2u];
+        let grid = table[leg * ${words}u + 1u];
+        let own = (group.x + kind.w) % groups.x;
 $now
 $idle
         switch leg {
