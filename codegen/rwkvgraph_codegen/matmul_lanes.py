@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rwkvgraph_codegen.matmul_shape import HEAD, Shape, chain, finish_all, four
-from rwkvgraph_codegen.source import fill
+from rwkvgraph_codegen.matmul_shape import Shape, chain, finish_all, four, head
 
 
 def lanes(shape: Shape) -> str:
@@ -14,7 +13,7 @@ def lanes(shape: Shape) -> str:
     """
     rows, tokens = shape.rows, shape.tokens
     sets = range(-(-tokens // 8))
-    out = [fill(HEAD, threads=shape.threads, inputs=",\n        @builtin(subgroup_invocation_id) lane: u32")]
+    out = [head(shape.threads, ",\n        @builtin(subgroup_invocation_id) lane: u32")]
     out.append(f"    let first_row = (unit - shape.x) * {shape.group_rows}u + thread * {rows}u;")
     out.append(f"    let first_token = group.x * {tokens}u;")
     out += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]

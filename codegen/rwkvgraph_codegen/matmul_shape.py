@@ -5,8 +5,9 @@ block)` (eight f16 as `vec4<u32>`), `input(part, base, lane)` (four columns of a
 i2, value)` (map and store four rows of a token), and in the uniform `size` (tokens, units, where to look
 ahead) and three rows a part: (first unit, rows, blocks of 8 columns, columns), (place of the first block,
 blocks from row to row, first lane of the result), (place of the input, elements from token to token, teams
-of a workgroup). For some kernels of one token also `prepare`, `input_ahead`, `look_ahead`, and `keep(part,
-i0, i2)`, which loads before the sums what `finish` is given as its fifth then.
+of a workgroup). Those whose workgroups share tiles call `hand_over(at, value)`, `handed(at)`, `count(tile)`
+and `count_anew(tile)`. For some kernels of one token also `prepare`, `input_ahead`, `look_ahead`, and
+`keep(part, i0, i2)`, which loads before the sums what `finish` is given as its fifth then.
 """
 
 from __future__ import annotations
@@ -14,12 +15,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
+from rwkvgraph_codegen.source import fill
+
 DECODE = """fn low(eight: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(eight.x), unpack2x16float(eight.y));
 }
 fn high(eight: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(eight.z), unpack2x16float(eight.w));
 }"""
+
+
+MOST_GROUPS = 1024
+"""Workgroups that may share tiles: so many are counted."""
+
+MOST_HANDED = 8 << 20
+"""Bytes of all that they hand over."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,10 @@ class Shape:
     `depth` columns, once or, with two `buffers`, twice; `ahead` steps more are on their way.
     family "share": for one token; a given number of workgroups share the matrix, and a thread multiplies
     `depth` columns of four rows at a time.
-    max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups: it is chosen
-    only where it makes so many workgroups.
+    splits: so many workgroups share the columns of a tile, for "team"; the last of them to come adds up what
+    all have. For devices whose bindings may be coherent.
+    max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups, max_groups:
+    it is chosen only where it makes at least, at most, so many workgroups; 0 for any number.
     """
 
     family: str
@@ -46,11 +58,13 @@ class Shape:
     _: KW_ONLY
     max_tokens: int | None = None
     min_groups: int = 0
+    max_groups: int = 0
     wide: int = 0
     teams: int = 1
     depth: int = 0
     buffers: int = 1
     ahead: int = 1
+    splits: int = 1
 
     @property
     def deep(self) -> int:
@@ -82,14 +96,17 @@ class Shape:
 
     def groups(self, rows: Sequence[int], tokens: int) -> int:
         """Workgroups for matrices of so many rows, side by side, and so many tokens; teams not counted."""
-        return sum(-(-count // self.group_rows) for count in rows) * -(-tokens // self.group_tokens)
+        tiles = sum(-(-count // self.group_rows) for count in rows) * -(-tokens // self.group_tokens)
+        return tiles * self.splits
 
 
 def flaw(shape: Shape) -> str | None:
     """What keeps a shape from being a kernel, in words; None where nothing does."""
-    sizes = (shape.threads, shape.rows, shape.tokens, shape.teams, shape.ahead)
-    if min(sizes) < 1 or min(shape.wide, shape.depth, shape.min_groups) < 0:
+    sizes = (shape.threads, shape.rows, shape.tokens, shape.teams, shape.ahead, shape.splits)
+    if min(sizes) < 1 or min(shape.wide, shape.depth, shape.min_groups, shape.max_groups) < 0:
         return "sizes are positive"
+    if shape.splits > 1 and shape.family != "team":
+        return "splits are of teams"
     if shape.rows % 4:
         return "rows are a multiple of 4"
     match shape.family:
@@ -103,6 +120,13 @@ def flaw(shape: Shape) -> str | None:
             return "families are split, lanes and team"
 
 
+def _flaw_of_splits(shape: Shape) -> str | None:
+    handed = shape.max_groups * shape.group_rows * shape.group_tokens * 4
+    if not 0 < shape.max_groups <= MOST_GROUPS or handed > MOST_HANDED:
+        return f"splits have max_groups, up to {MOST_GROUPS}, with tiles of {MOST_HANDED} bytes"
+    return None
+
+
 def _flaw_of_teams(shape: Shape) -> str | None:
     if any(size & (size - 1) for size in (shape.rows, shape.tokens)) or shape.tokens < 4:
         return "rows and tokens of teams are powers of two, 4 or more"
@@ -111,15 +135,17 @@ def _flaw_of_teams(shape: Shape) -> str | None:
     columns = shape.depth // shape.teams
     if not columns or shape.depth % shape.teams or shape.depth % 8 or (columns != 4 and columns % 8):
         return "each team takes 4, or a multiple of 8, of `depth` columns, which are a multiple of 8"
-    return None if shape.buffers in (1, 2) else "buffers are 1 or 2"
+    if shape.buffers not in (1, 2):
+        return "buffers are 1 or 2"
+    return _flaw_of_splits(shape) if shape.splits > 1 else None
 
 
-HEAD = """
+_HEAD = """
 @compute @workgroup_size($threads)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) thread: u32$inputs) {
     // Workgroups beyond the last repeat it and write nothing, so that every thread reaches every barrier.
-    let index = group.y + group.z * groups.y;
+    $index
     let unit = min(index, here.size.y - 1u);
     let part = part_of(unit);
     let shape = here.at[part * 3u];
@@ -128,6 +154,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let is_inside = index < here.size.y;
     let last_row = shape.y - 1u;
     let last_token = here.size.x - 1u;"""
+
+
+def head(threads: int, inputs: str = "", splits: int = 1) -> str:
+    """The begin of an entry point. inputs: more of its parameters. splits: workgroups of a tile."""
+    index = "let index = group.y + group.z * groups.y;"
+    if splits > 1:
+        index = f"""let index = (group.y + group.z * groups.y) / {splits}u;
+    let split = (group.y + group.z * groups.y) % {splits}u;"""
+    return fill(_HEAD, threads=threads, inputs=inputs, index=index)
 
 
 def chain(total: str, weights: str, inputs: str) -> str:

@@ -5,8 +5,7 @@ For one token in several teams, where columns are few, each with rows of its own
 
 from __future__ import annotations
 
-from rwkvgraph_codegen.matmul_shape import HEAD, Shape, chain, four
-from rwkvgraph_codegen.source import fill
+from rwkvgraph_codegen.matmul_shape import Shape, chain, four, head
 
 
 def can_keep(shape: Shape, subgroups: bool) -> bool:
@@ -29,7 +28,7 @@ def split(
     results = groups * tokens
     inputs = ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32"
     out = [f"var<workgroup> partials: array<vec4<f32>, {threads * results}>;"]
-    out.append(fill(HEAD, threads=threads, inputs=inputs if subgroups else ""))
+    out.append(head(threads, inputs if subgroups else ""))
     if looks:  # all threads of such a workgroup return, so that none waits at a barrier for others
         out += ["    if !is_inside {", "        look_ahead(part, thread);", "        return;", "    }"]
     out.append(f"    let first_token = group.x * {tokens}u;")

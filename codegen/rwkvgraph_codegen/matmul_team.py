@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rwkvgraph_codegen.matmul_shape import HEAD, Shape
-from rwkvgraph_codegen.source import fill
+from rwkvgraph_codegen.matmul_shape import Shape, head
 
 VALUE = 16
 """Bytes of a vec4<f32>."""
@@ -83,8 +82,9 @@ def team(shape: Shape) -> str:
     kind = "vec4<f32>"
     for size in reversed(layout.sizes):
         kind = f"array<{kind}, {size}>"
-    out = [f"var<workgroup> tiles: {kind};", fill(HEAD, threads=shape.threads, inputs="")]
-    out += _places(layout)
+    out = [f"var<workgroup> tiles: {kind};"]
+    out += ["var<workgroup> is_last: u32;"] if shape.splits > 1 else []
+    out += [head(shape.threads, splits=shape.splits), *_places(layout), *_span(layout)]
     for turn in layout.turns:
         out += _piece(layout, turn)
     out += [
@@ -111,6 +111,25 @@ def _places(layout: Layout) -> list[str]:
         f"    let mine_w = mine{' / 2u' if pairs else ''} % {wide}u;",
         f"    let mine_x = {f'mine % 2u + mine / {2 * wide}u * 2u' if pairs else '0u'};",
     ]
+
+
+def _span(layout: Layout) -> list[str]:
+    """Lines that say which blocks of columns a workgroup takes: all, or as many as each that shares them.
+
+    Whole turns of the loop: what lies behind them is loaded ahead, and never multiplied.
+    """
+    splits, turn = layout.shape.splits, layout.blocks * layout.shape.ahead
+    if splits == 1:
+        return ["    let begin = 0u;", "    let end = shape.z;"]
+    return [
+        f"    let each = (shape.z + {turn * splits - 1}u) / {turn * splits}u * {turn}u;",
+        "    let begin = split * each;",
+        "    let end = min(begin + each, shape.z);",
+    ]
+
+
+def _plus(start: str, blocks: int) -> str:
+    return f"{start} + {blocks}u" if blocks else start
 
 
 def _piece(layout: Layout, turn: int) -> list[str]:
@@ -202,8 +221,8 @@ def _steps(layout: Layout) -> list[str]:
     Where registers hold several steps, a turn of the loop takes as many, each from registers of its own.
     """
     blocks, ahead = layout.blocks, layout.shape.ahead
-    out = [line for n in range(ahead) for line in _load(layout, f"{n * blocks}u", n)]
-    out.append(f"    for (var start = 0u; start < shape.z; start += {ahead * blocks}u) {{")
+    out = [line for n in range(ahead) for line in _load(layout, _plus("begin", n * blocks), n)]
+    out.append(f"    for (var start = begin; start < end; start += {ahead * blocks}u) {{")
     for n in range(ahead):
         out += [
             *_store(layout, "0", n),
@@ -218,9 +237,9 @@ def _steps(layout: Layout) -> list[str]:
 def _steps_of_two_buffers(layout: Layout) -> list[str]:
     """The loop over the columns, with two buffers: one is filled while the other is read."""
     blocks, ahead = layout.blocks, layout.shape.ahead
-    out = [line for n in range(ahead) for line in _load(layout, f"{n * blocks}u", n)]
+    out = [line for n in range(ahead) for line in _load(layout, _plus("begin", n * blocks), n)]
     out += ["    var turn = 0u;", *_store(layout, "turn", 0), "    workgroupBarrier();"]
-    out.append(f"    for (var start = 0u; start < shape.z; start += {ahead * blocks}u) {{")
+    out.append(f"    for (var start = begin; start < end; start += {ahead * blocks}u) {{")
     for n in range(ahead):
         out += [
             *_load(layout, f"start + {(n + ahead) * blocks}u", n),
@@ -266,7 +285,7 @@ def _add_up(layout: Layout) -> list[str]:
         for index, value in enumerate(values[first : first + at_once]):
             out.append(f"    {layout.place(f'(thread + {index * shape.threads}u)')} = {value};")
         out += ["    workgroupBarrier();", *_finish(layout, first, at_once)]
-    return out
+    return out + (_last(layout) if shape.splits > 1 else [])
 
 
 def _finish(layout: Layout, first: int, count: int) -> list[str]:
@@ -284,11 +303,65 @@ def _finish(layout: Layout, first: int, count: int) -> list[str]:
         f"            total += {place};",
         "        }",
         f"        let value = item / {size}u + {first}u;",
-        f"        let row = first_row + ({lane_w} + value % {quarters}u * {wide}u) * 4u;",
-        f"        let token_lane = {lane_x} + value / {4 * quarters}u * {shape.deep}u;",
-        f"        let token = first_token + token_lane * 4u + value / {quarters}u % 4u;",
+        f"        let lane_w = {lane_w} + value % {quarters}u * {wide}u;",
+        f"        let four = {lane_x} + value / {4 * quarters}u * {shape.deep}u;",
+        f"        let lane_x = four * 4u + value / {quarters}u % 4u;",
+        *(_hand_over(layout) if shape.splits > 1 else _store_result(layout)),
+        "    }",
+    ]
+
+
+def _store_result(layout: Layout) -> list[str]:
+    """Lines that finish `total`, of four rows and a token of the tile."""
+    return [
+        "        let row = first_row + lane_w * 4u;",
+        "        let token = first_token + lane_x;",
         "        if is_inside && row <= last_row && token <= last_token {",
         "            finish(part, token, place.z + row / 4u, total);",
         "        }",
+    ]
+
+
+def _hand_over(layout: Layout) -> list[str]:
+    """Lines that leave `total` for the last workgroup of the tile to add up."""
+    items = layout.rows * layout.shape.group_tokens
+    return [
+        "        if is_inside {",
+        f"            let spot = ((index * groups.x + group.x) * {layout.shape.splits}u + split) * {items}u;",
+        f"            hand_over(spot + lane_x * {layout.rows}u + lane_w, total);",
+        "        }",
+    ]
+
+
+def _last(layout: Layout) -> list[str]:
+    """Lines by which the last workgroup of a tile adds up what all have handed over, in their order.
+
+    What they wrote before they were counted is there for who counts last; nobody has looked before.
+    """
+    shape, items = layout.shape, layout.rows * layout.shape.group_tokens
+    return [
+        "    if !is_inside {",
+        "        return;",
+        "    }",
+        "    storageBarrier();",
+        "    let tile = index * groups.x + group.x;",
+        "    if thread == 0u {",
+        f"        is_last = u32(count(tile) == {shape.splits - 1}u);",
+        "        if is_last != 0u {",
+        "            count_anew(tile); // for the next kernel",
+        "        }",
+        "    }",
+        "    workgroupBarrier();",
+        "    if is_last == 0u {",
+        "        return;",
+        "    }",
+        f"    for (var item = thread; item < {items}u; item += {shape.threads}u) {{",
+        "        var total = vec4<f32>(0.0);",
+        f"        for (var other = 0u; other < {shape.splits}u; other++) {{",
+        f"            total += handed((tile * {shape.splits}u + other) * {items}u + item);",
+        "        }",
+        f"        let lane_w = item % {layout.rows}u;",
+        f"        let lane_x = item / {layout.rows}u;",
+        *_store_result(layout),
         "    }",
     ]

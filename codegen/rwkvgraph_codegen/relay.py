@@ -44,7 +44,7 @@ _ASK = """            let next = table[leg * ${words}u + 4u].x;
             // The first subgroup looks at the counter meanwhile.
             if thread >= subgroup && group.x < table[leg * ${words}u + 4u].y {
                 let asked = ask(group.x, thread - subgroup, ${threads}u - subgroup);
-                if asked == 0x9e3779b9u && table[0].z != 0u {
+                if asked == 0x9e3779b9u && table[0].x == 0u {
                     atomicStore(&$meeting[32], 1u); // never, but who compiles this cannot know
                 }
             }"""

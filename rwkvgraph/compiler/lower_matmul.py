@@ -17,7 +17,7 @@ from rwkvgraph.compiler.matmul_parts import (
 )
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.product import Product
-from rwkvgraph.compiler.program import TABLES, Pass, Region
+from rwkvgraph.compiler.program import TABLES, Pass, Region, Variant
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import fitted, kernels_for, tuning_for
 from rwkvgraph.compiler.writer import Writer
@@ -86,11 +86,15 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     # Behind the leg, which has no use for them; where there is no room, nobody looks.
     has_room = len(writer.buffers) < target.limits.max_storage_buffers
     tables = writer.binding(TABLES).name if target.looks and has_room else ""
-    kernels = kernels_for(target, [part.rows for part in parts])
+    can_split = len(writer.buffers) + 2 <= target.limits.max_storage_buffers
+    kernels = kernels_for(target, [part.rows for part in parts], can_split)
     columns = max(part.columns for part in parts)
-    variants = tuple(
-        product.variant(fitted(shape, columns, target), most_tokens, tables) for shape, most_tokens in kernels
-    )
+    # Those that split columns last: they bind what the others have no use for.
+    made: dict[int, Variant] = {}
+    for at in sorted(range(len(kernels)), key=lambda at: kernels[at][0].splits > 1):
+        shape, most_tokens = kernels[at]
+        made[at] = product.variant(fitted(shape, columns, target), most_tokens, tables)
+    variants = tuple(made[at] for at in range(len(kernels)))
     return Pass(group, variants, tuple(writer.buffers), product.tokens, leg, tuple(map(_region, parts)))
 
 

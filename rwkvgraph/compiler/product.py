@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.matmul_parts import Finish, Part, part_of, set_shares, set_units
-from rwkvgraph.compiler.program import LOOK_WORD, LOOKED, Amount, Grid, Row, Variant
+from rwkvgraph.compiler.program import COUNTED, HANDED, LOOK_WORD, LOOKED, Amount, Grid, Row, Variant
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import Writer
@@ -53,10 +53,11 @@ class Product:
     def variant(self, shape: Shape, most_tokens: int | None, tables: str = "") -> Variant:
         """A kernel of a dispatch. tables: the name of the tables' binding, where there is one."""
         units = set_units(self.writer, self.parts, shape)
+        shares = sharing(self.writer) if shape.splits > 1 else ""
         looks = bool(tables) and shape.family == "split" and shape.tokens == 1
-        source = self._source(shape, tables if looks else "")
+        source = self._source(shape, tables if looks else "", shares)
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
-        grid = Grid(Amount(units + looks), 1, self.tokens, shape.group_tokens, deep_first=True)
+        grid = Grid(Amount(units * shape.splits + looks), 1, self.tokens, shape.group_tokens, deep_first=True)
         return Variant(source, self._table(units), grid, most_tokens)
 
     def leg(self, workgroups: int) -> Variant:
@@ -68,12 +69,13 @@ class Product:
     def _table(self, units: int) -> tuple[Row, ...]:
         return (self.tokens, Amount(units), Amount(), Amount()), *self.writer.table
 
-    def _source(self, shape: Shape, tables: str) -> Source:
+    def _source(self, shape: Shape, tables: str, shares: str = "") -> Source:
         is_share = shape.family == "share"
         subgroups = uses_subgroups(shape, self.target.subgroups)
         kept = self.finish.ahead if can_keep(shape, subgroups) and not self.prepares else None
         main = matmul_main(shape, subgroups, self.prepares, keeps=bool(kept), looks=bool(tables))
         extra = [NO_PREPARE] if is_share and not self.prepares else []
+        extra += [shares] if shares else []
         extra += [look_ahead(tables, shape.threads, bool(kept))] if tables else []
         body = "\n".join([part_of(len(self.parts)), *self.texts, kept or self.finish.text, *extra, main])
         functions = tuple(self.writer.functions.values())
@@ -82,6 +84,24 @@ class Product:
         kernel = Parts(self.writer.bindings(), functions, statements, places, LANES, subgroups)
         source = assemble(self.label, kernel, body, shape.threads, self.target.dialect)
         return replace(source, engine=f"{main}\n" if is_share else "", looks_ahead=bool(tables))
+
+
+def sharing(writer: Writer) -> str:
+    """The functions by which workgroups of a tile hand over what they have, and tell who is the last."""
+    handed, counted = writer.binding(HANDED).name, writer.binding(COUNTED).name
+    return f"""\
+fn hand_over(at: u32, value: vec4<f32>) {{
+    {handed}[at] = value;
+}}
+fn handed(at: u32) -> vec4<f32> {{
+    return {handed}[at];
+}}
+fn count(tile: u32) -> u32 {{
+    return atomicAdd(&{counted}[tile], 1u);
+}}
+fn count_anew(tile: u32) {{
+    atomicStore(&{counted}[tile], 0u);
+}}"""
 
 
 def look_ahead(tables: str, threads: int, keeps: bool) -> str:

@@ -10,7 +10,7 @@ from rwkvgraph.compiler.plan import Plan, Slot
 from rwkvgraph.op import Buffer, DType, Role
 from rwkvgraph.show import Line, fold_layers
 from rwkvgraph.view import Dim, Size, Sizes, T, resolve
-from rwkvgraph_codegen import MEETING_WORDS, Source
+from rwkvgraph_codegen import MEETING_WORDS, MOST_GROUPS, MOST_HANDED, Source
 
 MEETING = Buffer("meeting", (MEETING_WORDS,), DType.U32, Role.STATE)
 """Where the workgroups of a relay count themselves. A runner has its own."""
@@ -18,6 +18,12 @@ MEETING = Buffer("meeting", (MEETING_WORDS,), DType.U32, Role.STATE)
 
 TABLES = Buffer("tables", (4,), DType.U32, Role.STATE)
 """The uniforms of a program's kernels, as rows of four words. A runner has its own."""
+
+HANDED = Buffer("handed", (MOST_HANDED // 4,), DType.F32, Role.STATE)
+"""What workgroups that share a tile hand over to the last of them. A runner has its own."""
+
+COUNTED = Buffer("counted", (MOST_GROUPS,), DType.U32, Role.STATE)
+"""How many of a tile's workgroups have done so. A runner has its own, zeros between kernels."""
 
 LOOKED = 192
 """Rows of those at which a kernel looks ahead: those of the next five kernels of RWKV-7, about."""

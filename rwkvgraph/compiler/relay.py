@@ -177,7 +177,7 @@ def _has_room(sides: Sequence[Side], target: Target, rows: int = 0) -> bool:
     limits = target.limits
     if len(_buffers(sides)) + (2 if rows else 0) > limits.max_storage_buffers:
         return False
-    nbytes = relay_bytes([source for _, source in sides]) + rows * ROW_BYTES
+    nbytes = relay_bytes([source for _, source in sides]) + 2 * rows * ROW_BYTES  # of the next lap, too
     return nbytes <= limits.max_workgroup_storage
 
 
@@ -355,7 +355,17 @@ def _table(
         asked = _row(soon, shares, 0, 0)
         words += [_row(x, y, z, x * y * z), _row(*map(int, kind)), touched[at], asked]
         own += _padded(step.variant.table, leg.rows + 1)
-    return (_row(TURNS, len(legs), 0, 1), *words, *own)
+    return (_row(TURNS, len(legs), _quiet(steps, legs), 1), *words, *own)
+
+
+def _quiet(steps: Sequence[Step], legs: Sequence[Leg]) -> int:
+    """Before which leg workgroups have time to read what is next: where they ask for no weights, or the last.
+
+    There is one: legs that do not meet the one before them come in pairs, and a relay has more.
+    """
+    meeting = [at for at, step in enumerate(steps) if at and not step.is_beside]
+    asking = [at for at in meeting if legs[at + _is_followed(steps, at)].source.engine]
+    return next((at for at in meeting if at not in asking), meeting[-1])
 
 
 def _row(x: int, y: int, z: int, w: int) -> Row:

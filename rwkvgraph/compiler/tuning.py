@@ -50,9 +50,15 @@ def _of_kind(target: Target) -> Tuning:
     return GPU
 
 
-def kernels_for(target: Target, rows: Sequence[int]) -> list[tuple[Shape, int | None]]:
-    """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any."""
-    shapes = [shape for shape in tuning_for(target).matmul if fits(shape, target.limits)]
+def kernels_for(
+    target: Target, rows: Sequence[int], can_split: bool = True
+) -> list[tuple[Shape, int | None]]:
+    """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any.
+
+    can_split: whether there is room to bind what workgroups of a tile hand over.
+    """
+    shapes = [shape for shape in tuning_for(target).matmul if is_usable(shape, target)]
+    shapes = [shape for shape in shapes if can_split or shape.splits == 1]
     firsts = sorted({1} | {tokens for shape in shapes for tokens in _changes(shape, rows)})
     chosen = [next(shape for shape in shapes if suits(shape, rows, first)) for first in firsts]
     found = list(zip(map(kernel_of, chosen), firsts, strict=True))
@@ -70,7 +76,8 @@ def kernel_for(target: Target, rows: Sequence[int], tokens: int) -> Shape:
 
 def is_usable(shape: Shape, target: Target) -> bool:
     """Whether a device can run the kernel of a shape, and gets right numbers from it."""
-    return fits(shape, target.limits) and (shape.family != "lanes" or target.lanes >= 8)
+    has_lanes = shape.family != "lanes" or target.lanes >= 8
+    return fits(shape, target.limits) and has_lanes and (shape.splits == 1 or target.coherent)
 
 
 def fits(shape: Shape, limits: Limits) -> bool:
@@ -81,7 +88,8 @@ def fits(shape: Shape, limits: Limits) -> bool:
 
 def kernel_of(shape: Shape) -> Shape:
     """A shape without what says when it is chosen: the same for the same kernel."""
-    return replace(shape, max_tokens=None, min_groups=0)
+    most = shape.max_groups if shape.splits > 1 else 0
+    return replace(shape, max_tokens=None, min_groups=0, max_groups=most)
 
 
 def fitted(shape: Shape, columns: int, target: Target) -> Shape:
@@ -108,14 +116,17 @@ def _idle(shape: Shape, columns: int) -> int:
 def suits(shape: Shape, rows: Sequence[int], tokens: int) -> bool:
     """Whether a table's kernel is meant for runs of so many tokens, over matrices of so many rows."""
     is_within = shape.max_tokens is None or tokens <= shape.max_tokens
-    return is_within and shape.groups(rows, tokens) >= shape.min_groups
+    groups = shape.groups(rows, tokens)
+    return is_within and groups >= shape.min_groups and (not shape.max_groups or groups <= shape.max_groups)
 
 
 def _changes(shape: Shape, rows: Sequence[int]) -> list[int]:
     """The numbers of tokens from which on a kernel begins, or ceases, to suit."""
-    turns = -(-shape.min_groups // shape.groups(rows, 1))
-    begins = max(0, turns - 1) * shape.group_tokens + 1
-    return [begins] if shape.max_tokens is None else [begins, shape.max_tokens + 1]
+    each = shape.groups(rows, 1)
+    changes = [max(0, -(-shape.min_groups // each) - 1) * shape.group_tokens + 1]
+    if shape.max_groups:
+        changes.append(shape.max_groups // each * shape.group_tokens + 1)
+    return changes if shape.max_tokens is None else [*changes, shape.max_tokens + 1]
 
 
 # llvmpipe (2 cores, AVX2), multiply-adds a second: a load from a buffer is a loop over the lanes, one from
@@ -156,7 +167,8 @@ CPU_NARROW = Tuning(
 # below, by their tiles of rows by tokens, and in brackets of the best without teams:
 #   16 tokens: 64x16 26 (35) 8192x2048, 9 (16) few columns, 143 (239) 65536x2048; where it makes too few, 12
 #     2048x2048, 34 2048x8192, 40 three of 2048x2048 and four small ones, for which teams take 14, 40, 43.
-#   32: 32x32 38 (68), 9 (29), 49 (69) those seven; 16x32 16 (20), 52 (64) 2048 rows; 128x32 238 (469).
+#   32: 32x32 38 (68), 9 (29), 49 (69) those seven; 128x32 238 (469). 16x32 16 (20), 52 (64) 2048 rows; but in
+#     a model, with weights from memory, 26 and 61 (22 and 61), and 26 (9) four matrices of 2048x64 to 256.
 #   64: 32x32 72 (129), 15 (37), 95 (142); 128x32 469 (646).
 #   128: 128x64 115 (216), 23 (38), 154 (273); 64x32 35 (66), 127 (213) 2048 rows; 128x128 808 (1171).
 #   1024: 128x128 813 (997), 91 (106), 949 (1180), from 400 workgroups on; 128x64 225 (313), 885 (1248).
@@ -178,6 +190,7 @@ GPU = Tuning(
         Shape("team", 256, 8, 8, min_groups=90, wide=16, teams=2, depth=32),
         Shape("team", 256, 8, 8, min_groups=90, wide=8, teams=8, depth=64, ahead=2),
         Shape("team", 256, 4, 8, min_groups=90, wide=8, teams=8, depth=64, ahead=2),
+        Shape("split", 64, 4, 4, max_tokens=32),
         Shape("team", 256, 4, 8, wide=4, teams=16, depth=128, ahead=2),
         # For devices with less workgroup memory, as browsers give.
         Shape("team", 128, 8, 8, max_tokens=64, min_groups=90, wide=8, teams=4, depth=32, ahead=2),

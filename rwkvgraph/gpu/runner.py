@@ -15,7 +15,7 @@ import numpy as np
 from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.compiler.plan import ELEMENT, Slot
-from rwkvgraph.compiler.program import MEETING, TABLES, Pass, Program, Relay, Variant
+from rwkvgraph.compiler.program import COUNTED, HANDED, MEETING, TABLES, Pass, Program, Relay, Variant
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.compiling import Kernel, shader_of, shaders_of
 from rwkvgraph.gpu.context import Context
@@ -76,6 +76,7 @@ class Runner:
         self.meeting = Meeting(context, program.relays)
         self._table = Uniforms(program, context, self.meeting.trial_words)
         self._capacity: dict[Dim, int] = {}
+        self._shares: dict[Buffer, GPUBuffer] = {}
         self._is_made = False
         rows = {slot.rows for slot in program.plan.slots} | {item.shape[0] for item in self._runs_own()}
         self._kept = [dim for dim in rows if isinstance(dim, Dim)]
@@ -251,7 +252,8 @@ class Runner:
             return None
         kernel = self.kernel(item, variant)
         offset = self._table.offset(index, item.variants.index(variant))
-        group = self._group(index, kernel, variant, item.buffers, owner, state)
+        buffers = item.buffers[: len(variant.source.bindings)]  # some kernels have no use for the last ones
+        group = self._group(index, kernel, variant, buffers, owner, state)
         return Step(kernel.pipeline, group, offset, grid)
 
     def kernel(self, item: Pass | Relay, variant: Variant) -> Kernel:
@@ -297,10 +299,18 @@ class Runner:
             return whole(self.meeting.gpu)
         if buffer is TABLES:
             return whole(self._table.gpu)
+        if buffer is HANDED or buffer is COUNTED:
+            return whole(self._sharing(buffer))
         assert isinstance(buffer, Buffer), "slots are shared"
         if buffer in self._resident:
             return self._resident[buffer].resource
         return self._memory_of_user(buffer).resource
+
+    def _sharing(self, buffer: Buffer) -> GPUBuffer:
+        """Memory in which workgroups of a tile meet, zeros when first asked for."""
+        if buffer not in self._shares:
+            self._shares[buffer] = DeviceMemory(self.context, buffer, {}).gpu
+        return self._shares[buffer]
 
     def _memory_of_user(self, buffer: Buffer) -> AnyMemory:
         """The memory of a user's buffer on this device, which all programs share."""

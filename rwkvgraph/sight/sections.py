@@ -235,8 +235,8 @@ def _card(
     }
     if stage == "fuse":
         return card
-    homes = step.item.buffers
     accesses = step.item.variant(writer.sizes).source.bindings
+    homes = step.item.buffers[: len(accesses)]  # some kernels have no use for the last ones
     card["binds"] = [
         [writer.own(home.name), _access(binding.writable, binding.is_texture), binding.element,
          moved.reads.get(home, 0), moved.writes.get(home, 0)]

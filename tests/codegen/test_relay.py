@@ -96,7 +96,7 @@ def test_equal_workgroup_memory_of_several_kernels_is_one() -> None:
     assert relay_bytes([one, other]) == 4096 + 256
     assert relay_bytes([one, twice]) == 2 * 4096
     text = relay("both", [Leg(one, (0, 1), 1), Leg(other, (0, 1), 1)], (X, Y), 64).text
-    assert text.count("var<workgroup>") == 2 + 1  # and the table
+    assert text.count("var<workgroup>") == 2 + 2  # and the table, and that of the next lap
     with pytest.raises(ValueError, match="type mat4x4<f32>"):
         relay_bytes([kernel("", before="var<workgroup> m: mat4x4<f32>;\n")])
 
@@ -111,7 +111,7 @@ def test_an_engine_is_there_once_on_the_table_of_all_legs() -> None:
     assert starts_of(legs) == [13, 17, 19, 25]
     assert text.count("fn work(") == 1
     assert "table[leg_at + at].x" in text
-    assert "let meets = leg != 0u && kind.z == 0u;" in text  # legs side by side do not
+    assert "let meets = turn != 0u && table[leg * 4u + 2u].z == 0u;" in text  # legs side by side do not
     assert "if thread >= subgroup && group.x < table[leg * 4u + 4u].y" in text
     assert "return table[20u + 1u].x;" in text
     assert "var<workgroup> table: array<vec4<u32>, 25>;" in text

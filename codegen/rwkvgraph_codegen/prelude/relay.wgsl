@@ -1,10 +1,11 @@
-// For each lap (most turns of a wait, legs, 0, laps); of each leg (grid, workgroups), (whether the engine is its kernel, where its
+// For each lap (most turns of a wait, legs, before which of them the next lap's rows are read, laps); of each leg (grid, workgroups), (whether the engine is its kernel, where its
 // rows begin, whether it runs beside the one before, 1 where the last workgroup takes the first unit), (what to
 // touch: twice a first block and a number), (whose weights are asked for before it, workgroups that do); then
 // the rows of all legs. All are read at once: each line of them has to come from memory, as the weights have been
 // through every cache since the token before.
 @group(0) @binding(0) var<storage, read> given: array<vec4<u32>>;
 var<workgroup> table: array<vec4<u32>, $rows>;
+var<workgroup> following: array<vec4<u32>, $rows>;
 // Every workgroup arrives as often as any other: all run at the same time, as many as the device has room
 // for. What they wrote before they arrived is there for those that have waited for all, where none of these
 // has looked before it was written. What is asked for between the two is on its way meanwhile: after a fence,
@@ -27,9 +28,14 @@ fn wait_for(thread: u32, goal: u32) {
     workgroupBarrier();
 }
 $touch
-fn begin_lap(thread: u32, lap: u32) {
+fn read_lap(thread: u32, lap: u32) {
     for (var row = thread; row < ${rows}u; row += ${threads}u) {
-        table[row] = given[lap * ${rows}u + row];
+        following[row] = given[lap * ${rows}u + row];
+    }
+}
+fn begin_lap(thread: u32) {
+    for (var row = thread; row < ${rows}u; row += ${threads}u) {
+        table[row] = following[row]; // which the same thread has read
     }
     workgroupBarrier();
 }
@@ -43,7 +49,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(subgroup_invocation_id) lane: u32) {
     // A loop, not one leg after another: what many legs have in common is there once, and stays in the cache.
     var goal = 0u;
-    begin_lap(thread, 0u);
+    read_lap(thread, 0u);
+    begin_lap(thread);
     if thread == 0u {
         // A multiple of their number, or at most all but one more: this one is missing.
         let before = atomicLoad(&$meeting[0]);
@@ -57,7 +64,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         if meets {
             arrive(thread);
             if leg == 0u {
-                begin_lap(thread, turn / legs);
+                begin_lap(thread);
+            }
+            if leg == table[0].z && turn + legs < turns {
+                read_lap(thread, turn / legs + 1u);
             }
 $ask
             goal += groups.x;

@@ -25,6 +25,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let mine = thread % 8u;
     let mine_w = mine / 2u % 2u;
     let mine_x = mine % 2u + mine / 4u * 2u;
+    let begin = 0u;
+    let end = shape.z;
     let item0 = thread + 0u;
     var at0 = item0 % 4u;
     var lane0 = item0 / 4u;
@@ -70,13 +72,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var sum0_2 = vec4<f32>(0.0);
     var sum0_3 = vec4<f32>(0.0);
         if item0 < 8u {
-            let block = min(0u + at0, shape.z - 1u);
+            let block = min(begin + at0, shape.z - 1u);
             held0_0_0 = weight(part, from0_0 + block);
             held0_0_1 = weight(part, from0_1 + block);
             held0_0_2 = weight(part, from0_2 + block);
             held0_0_3 = weight(part, from0_3 + block);
         } else {
-            let lane = (0u) * 2u + at0;
+            let lane = (begin) * 2u + at0;
             held0_0_0 = vec4<u32>(0u);
             held0_0_1 = vec4<u32>(0u);
             held0_0_2 = vec4<u32>(0u);
@@ -89,7 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         }
         if item1 < 40u {
-            let lane = (0u) * 2u + at1;
+            let lane = (begin) * 2u + at1;
             held0_1_0 = vec4<u32>(0u);
             held0_1_1 = vec4<u32>(0u);
             held0_1_2 = vec4<u32>(0u);
@@ -101,7 +103,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 held0_1_3 = bitcast<vec4<u32>>(input(part, from1_3, lane));
             }
         }
-    for (var start = 0u; start < shape.z; start += 4u) {
+    for (var start = begin; start < end; start += 4u) {
         if item0 < 8u {
             let low0 = low(held0_0_0);
             let low1 = low(held0_0_1);
@@ -228,9 +230,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             total += tiles[0][(item / 8u * 32u + other * 8u + item % 8u) / 63u][(item / 8u * 32u + other * 8u + item % 8u) / 9u % 7u][(item / 8u * 32u + other * 8u + item % 8u) % 9u];
         }
         let value = item / 8u + 0u;
-        let row = first_row + (item % 8u / 2u % 2u + value % 1u * 2u) * 4u;
-        let token_lane = item % 2u + item % 8u / 4u * 2u + value / 4u * 4u;
-        let token = first_token + token_lane * 4u + value / 1u % 4u;
+        let lane_w = item % 8u / 2u % 2u + value % 1u * 2u;
+        let four = item % 2u + item % 8u / 4u * 2u + value / 4u * 4u;
+        let lane_x = four * 4u + value / 1u % 4u;
+        let row = first_row + lane_w * 4u;
+        let token = first_token + lane_x;
         if is_inside && row <= last_row && token <= last_token {
             finish(part, token, place.z + row / 4u, total);
         }

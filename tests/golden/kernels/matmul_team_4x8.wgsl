@@ -25,6 +25,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let mine = thread % 8u;
     let mine_w = mine % 8u;
     let mine_x = 0u;
+    let begin = 0u;
+    let end = shape.z;
     let item0 = thread + 0u;
     var at0 = item0 % 2u;
     var lane0 = item0 / 2u;
@@ -58,13 +60,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var sum0_6 = vec4<f32>(0.0);
     var sum0_7 = vec4<f32>(0.0);
         if item0 < 16u {
-            let block = min(0u + at0, shape.z - 1u);
+            let block = min(begin + at0, shape.z - 1u);
             held0_0_0 = weight(part, from0_0 + block);
             held0_0_1 = weight(part, from0_1 + block);
             held0_0_2 = weight(part, from0_2 + block);
             held0_0_3 = weight(part, from0_3 + block);
         } else if item0 < 24u {
-            let lane = (0u) * 2u + at0;
+            let lane = (begin) * 2u + at0;
             held0_0_0 = vec4<u32>(0u);
             held0_0_1 = vec4<u32>(0u);
             held0_0_2 = vec4<u32>(0u);
@@ -77,13 +79,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         }
         if item0 < 16u {
-            let block = min(2u + at0, shape.z - 1u);
+            let block = min(begin + 2u + at0, shape.z - 1u);
             held1_0_0 = weight(part, from0_0 + block);
             held1_0_1 = weight(part, from0_1 + block);
             held1_0_2 = weight(part, from0_2 + block);
             held1_0_3 = weight(part, from0_3 + block);
         } else if item0 < 24u {
-            let lane = (2u) * 2u + at0;
+            let lane = (begin + 2u) * 2u + at0;
             held1_0_0 = vec4<u32>(0u);
             held1_0_1 = vec4<u32>(0u);
             held1_0_2 = vec4<u32>(0u);
@@ -120,7 +122,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             tiles[turn][at0][lane0][3] = bitcast<vec4<f32>>(vec4<u32>(held0_0_0.w, held0_0_1.w, held0_0_2.w, held0_0_3.w));
         }
     workgroupBarrier();
-    for (var start = 0u; start < shape.z; start += 4u) {
+    for (var start = begin; start < end; start += 4u) {
         if item0 < 16u {
             let block = min(start + 4u + at0, shape.z - 1u);
             held0_0_0 = weight(part, from0_0 + block);
@@ -319,9 +321,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             total += tiles[(item / 8u * 32u + other * 8u + item % 8u) / 220u][(item / 8u * 32u + other * 8u + item % 8u) / 55u % 4u][(item / 8u * 32u + other * 8u + item % 8u) / 5u % 11u][(item / 8u * 32u + other * 8u + item % 8u) % 5u];
         }
         let value = item / 8u + 0u;
-        let row = first_row + (item % 8u % 8u + value % 1u * 8u) * 4u;
-        let token_lane = 0u + value / 4u * 1u;
-        let token = first_token + token_lane * 4u + value / 1u % 4u;
+        let lane_w = item % 8u % 8u + value % 1u * 8u;
+        let four = 0u + value / 4u * 1u;
+        let lane_x = four * 4u + value / 1u % 4u;
+        let row = first_row + lane_w * 4u;
+        let token = first_token + lane_x;
         if is_inside && row <= last_row && token <= last_token {
             finish(part, token, place.z + row / 4u, total);
         }

@@ -9,10 +9,11 @@ from rwkvgraph import ops
 from rwkvgraph.compiler import NAGA, Limits, Target, tuning
 from rwkvgraph.compiler.tuning import CPU, CPU_NARROW, GPU, fits, fitted, kernel_of, kernels_for
 from rwkvgraph.gpu import Context
+from rwkvgraph.gpu.probe import COHERENT
 from rwkvgraph.graph import Graph
 from rwkvgraph.op import Buffer, tape
 from rwkvgraph.testing import check_graph, holding, matrix
-from rwkvgraph_codegen import Shape, workgroup_bytes
+from rwkvgraph_codegen import Shape, flaw, workgroup_bytes
 
 BROWSER = Limits.webgpu_default()
 ROOMY = replace(
@@ -27,12 +28,12 @@ OTHERS = (
 """No table holds these: cells of 4 columns, two buffers, several cells a team, steps two ahead."""
 
 
-def product(rows: int, columns: int, tokens: int) -> Graph:
+def product(rows: int, columns: int, tokens: int, scale: float = 1.0) -> Graph:
     """A product of two matrices side by side, the second of a few rows, followed by a map."""
     random = np.random.default_rng(rows + columns + tokens)
     with tape() as items:
         for count in (rows, 12):
-            x = holding(random.normal(size=(tokens, columns)))
+            x = holding(random.normal(size=(tokens, columns)) * scale)
             y = ops.matmul(matrix(random.normal(size=(count, columns))), x)
             ops.blit(ops.tanh(y), Buffer("y", (tokens, count)).tensor)
     return Graph(tuple(items))
@@ -85,10 +86,38 @@ def test_fitted_kernels_are_ones_that_run(limits: Limits, columns: int) -> None:
     assert replace(shape, threads=256) == GPU.matmul[0]
 
 
+SPLITS = (
+    Shape("team", 64, 4, 4, wide=4, teams=4, depth=16, splits=2, max_groups=200),
+    Shape("team", 64, 4, 8, wide=8, teams=8, depth=64, buffers=2, splits=3, max_groups=300),
+    Shape("team", 96, 8, 4, wide=4, teams=3, depth=24, buffers=2, ahead=2, splits=8, max_groups=800),
+    *dict.fromkeys(kernel_of(shape) for shape in GPU.matmul if shape.splits > 1),
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "tokens"), [(200, 136, 77), (20, 3, 5), (64, 1030, 32), (12, 2048, 17)]
+)
+@pytest.mark.parametrize("shape", SPLITS, ids=str)
+def test_workgroups_that_share_a_tile_agree_with_numpy(
+    gpu: Context, monkeypatch: pytest.MonkeyPatch, shape: Shape, rows: int, columns: int, tokens: int
+) -> None:
+    if COHERENT not in gpu.device.features:
+        pytest.skip(f"{gpu.info.name} has no @coherent")
+    target = replace(gpu.target, kind="gpu", coherent=True)
+    monkeypatch.setattr(tuning, "GPU", replace(GPU, matmul=(shape, GPU.matmul[-1])))
+    assert flaw(shape) is None
+    assert (kernels_for(target, [rows, 12])[0][0] == shape) == fits(shape, target.limits)
+    assert kernels_for(replace(target, coherent=False), [rows, 12])[0][0] == GPU.matmul[-1]
+    assert kernels_for(target, [rows, 12], can_split=False)[0][0] == GPU.matmul[-1]
+    for _ in range(2):  # what was counted is zero again
+        check_graph(product(rows, columns, tokens, columns**-0.5), gpu, target=target)
+
+
 @pytest.mark.parametrize("limits", [BROWSER, ROOMY], ids=["browser", "roomy"])
 @pytest.mark.parametrize("rows", [[4], [2048], [2048] * 3 + [512], [65536]])
-def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int]) -> None:
-    target = Target(limits, NAGA, True, "gpu")
+@pytest.mark.parametrize("coherent", [False, True])
+def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int], coherent: bool) -> None:
+    target = Target(limits, NAGA, True, "gpu", coherent=coherent)
     kernels = kernels_for(target, rows)
     for tokens in (1, 2, 4, 5, 8, 16, 31, 32, 33, 64, 127, 128, 200, 256, 1024, 5000, 65535):
         chosen = next(shape for shape, most in kernels if most is None or tokens <= most)
@@ -98,6 +127,8 @@ def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int]
             if fits(shape, limits)
             and (shape.max_tokens is None or tokens <= shape.max_tokens)
             and shape.groups(rows, tokens) >= shape.min_groups
+            and (not shape.max_groups or shape.groups(rows, tokens) <= shape.max_groups)
+            and (shape.splits == 1 or coherent)
         )
         assert chosen == kernel_of(wanted)
 
