@@ -131,7 +131,9 @@ class Run:
     def _prepared(self, shape: Shape, repeats: int) -> Prepared:
         """So many runs, each with the next copy of the weights."""
         if shape not in self._runners:
-            program = compile(self._graph, None, replace(self.context.target, matmul=(shape,)))
+            target = self.context.target
+            any_number = () if shape.splits == 1 else tuning_for(target).matmul[-1:]
+            program = compile(self._graph, None, replace(target, matmul=(shape, *any_number)))
             nothing = Buffer("nothing", (NONE, 1), DType.F32, Role.OUTPUT)
             self._runners[shape] = Runner(self.context, program, {}, nothing)
         runner = self._runners[shape]

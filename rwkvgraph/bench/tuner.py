@@ -21,7 +21,7 @@ from rwkvgraph.gpu.context import Context
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.sight.stages import subject_of
-from rwkvgraph_codegen import Shape
+from rwkvgraph_codegen import MOST_HANDED, Shape
 
 NUMBERS = 1e-5
 """Of the largest result: kernels add up thousands of float32 in other orders; an H200 was off by 5e-7."""
@@ -38,6 +38,12 @@ def _team(
     threads: int, rows: int, wide: int, teams: int, depth: int, buffers: int = 1, ahead: int = 1
 ) -> Shape:
     return Shape("team", threads, rows, 8, wide=wide, teams=teams, depth=depth, buffers=buffers, ahead=ahead)
+
+
+def _split_tiles(shape: Shape, splits: int) -> Shape:
+    """A kernel of which several workgroups share a tile: up to four for each of 128 processors."""
+    room = MOST_HANDED // (shape.group_rows * shape.group_tokens * 4)
+    return replace(shape, splits=splits, max_groups=min(512, room))
 
 
 CANDIDATES = {
@@ -63,6 +69,10 @@ CANDIDATES = {
         _team(128, 8, 16, 1, 16),
         _team(256, 8, 16, 1, 16),
         _team(256, 8, 16, 1, 16, buffers=2),
+        _split_tiles(_team(256, 4, 16, 8, 64, ahead=2), 8),
+        *(_split_tiles(_team(256, 4, 8, 8, 64, ahead=2), splits) for splits in (4, 16)),
+        *(_split_tiles(_team(256, 8, 8, 8, 64, ahead=2), splits) for splits in (2, 8)),
+        *(_split_tiles(_team(256, 8, 16, 2, 32), splits) for splits in (2, 8)),
     ),
     "cpu": (
         *(Shape("lanes", 8, *size) for size in ((8, 1), (16, 1), (8, 4), (8, 16), (16, 16))),
@@ -135,7 +145,7 @@ def _trial(run: Run, case: Case, count: int, tokens: int, rounds: Rounds, target
     wanted = run.values(kernel)
     times, wrong = {kernel: run.measure(kernel, rounds)}, {}
     for shape in candidates(target, tokens):
-        if shape == kernel:
+        if shape == kernel or not suits(shape, case.rows, tokens):
             continue
         error = float(np.abs(run.values(shape) - wanted).max() / np.abs(wanted).max())
         if error <= NUMBERS:  # not so for what is no number
@@ -180,25 +190,32 @@ def rules_for(trials: Sequence[Trial], wrong: Collection[Shape] = ()) -> Rules:
     As few as possible: one more has to save a few per cent of all.
     """
     shapes = list(dict.fromkeys(s for trial in trials for s in trial.times if s not in wrong))
+    always = [s for s in shapes if not s.max_groups]
     made = {s: [s.groups(trial.case.rows, trial.tokens) for trial in trials] for s in shapes}
     cost = {s: [trial.seconds(s) for trial in trials] for s in shapes}
 
     def total(rules: Rules) -> float:
         return sum(
-            next(cost[s][at] for s, least in rules if made[s][at] >= least) for at in range(len(trials))
+            next(cost[s][at] for s, least in rules if _takes(s, least, made[s][at]))
+            for at in range(len(trials))
         )
 
     limited = [(s, least) for s in shapes for least in sorted(set(made[s]))]
-    best: Rules = min([((s, 0),) for s in shapes], key=total)
+    best: Rules = min([((s, 0),) for s in always], key=total)
     for more in range(1, MOST_RULES):
         orders: Iterator[Rules] = (
-            (*first, (s, 0)) for first in product(limited, repeat=more) for s in shapes
+            (*first, (s, 0)) for first in product(limited, repeat=more) for s in always
         )
         longer = min(orders, key=total)
         if total(longer) > (1 - AGREEMENT) * total(best):
             break
         best = longer
     return best
+
+
+def _takes(shape: Shape, least: int, groups: int) -> bool:
+    """Whether a rule's kernel is taken where it makes so many workgroups."""
+    return groups >= least and (not shape.max_groups or groups <= shape.max_groups)
 
 
 def chosen_by(table: Sequence[Shape], trial: Trial) -> Shape:

@@ -119,11 +119,18 @@ def _lapped(relays: Sequence[Relay], passes: Sequence[Pass], target: Target) -> 
 
 def _at_home(row: Row) -> Row:
     """A row of a table, for a run of one token, with its places in the memory that buffers share."""
-    x, y, z, w = (
-        Amount(item.at(ONE), item.within.place * row_width(item.within.shape), B) if item.within else item
-        for item in row
-    )
+    x, y, z, w = map(_place_at_home, row)
     return x, y, z, w
+
+
+def _place_at_home(amount: Amount) -> Amount:
+    buffer = amount.within
+    if buffer is None:
+        return amount
+    before = buffer.place * row_width(buffer.shape)  # of each slot, in the layers before
+    if amount.size is B:  # the last slot's
+        return replace(amount, factor=amount.factor + before)
+    return Amount(amount.at(ONE), before, B)
 
 
 def _fits(passes: Sequence[Pass], target: Target) -> bool:

@@ -69,8 +69,8 @@ def read_tuning(path: str | Path) -> TuningFile:
             path, 'it has "adapter", a name as in `rwkvgraph devices`, and "matmul", a list of kernels'
         )
     shapes = tuple(_shape(path, number, entry) for number, entry in enumerate(kernels, 1))
-    if shapes[-1] != kernel_of(shapes[-1]):
-        raise _fault(path, "its last kernel serves all runs: without max_tokens and min_groups")
+    if shapes[-1] != kernel_of(shapes[-1]) or shapes[-1].max_groups:
+        raise _fault(path, "its last kernel serves all runs: without max_tokens, min_groups and max_groups")
     return TuningFile(adapter, shapes)
 
 

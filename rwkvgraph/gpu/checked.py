@@ -106,12 +106,13 @@ class CheckedRunner(Runner):
     def _contents(self, buffer: Buffer) -> Array:
         """A buffer as it lies in memory, flat."""
         if buffer in self._shared and buffer not in self._state:
-            gpu = self._shared[buffer]
+            gpu, start = self._shared[buffer], 0
         else:
             memory = self._state.get(buffer) or self._resident.get(buffer) or self._memory_of_user(buffer)
-            gpu = memory.as_buffer().gpu if isinstance(memory, TextureMemory) else memory.gpu
+            memory = memory.as_buffer() if isinstance(memory, TextureMemory) else memory
+            gpu, start = memory.gpu, memory.start
         whole = resolve(split_rows(buffer.shape)[0], self._sizes) * row_width(buffer.shape)
-        return download(self.context, gpu, 0, whole * buffer.dtype.bytes).view(buffer.dtype.numpy)
+        return download(self.context, gpu, start, whole * buffer.dtype.bytes).view(buffer.dtype.numpy)
 
 
 def _used(flat: Array, buffer: Buffer) -> Array:

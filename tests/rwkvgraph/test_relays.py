@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import rwkvgraph as rg
+from rwkvgraph import v7
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.probe import COHERENT
@@ -110,6 +112,32 @@ def test_layers_that_are_alike_are_laps_and_what_the_mathematics_say(lapping: Co
     assert state.is_empty(0)
     assert not state.read(0)[:, 0].any()
     assert dispatches(model, state) == len(laps) + 2
+
+
+def test_states_that_share_their_memory_are_bound_alike(lapping: Context) -> None:
+    """A kernel may not bind some of it to read and some to write: hooks bring two layers' states together."""
+    tensors, rows = synthetic(layers=6, width=128, version="v7"), []
+    for device in (lapping, "cpu"):
+        kept: list[rg.Buffer] = []
+        hooks = rg.Hooks()
+
+        for layer in range(6):
+
+            @hooks.on(v7.PreAttTokenShift(layer))
+            def add(frame: v7.Frame, kept: list[rg.Buffer] = kept) -> None:
+                kept.append(frame.state.att_x)
+                frame.att_x = frame.att_x + kept[max(0, len(kept) - 2)].tensor[-1]
+
+        model = Model.load(tensors, device)
+        state = model.state(3)
+        for token in PROMPT:
+            row = model.run_with_hooks([[], [], [token]], state, hooks)[2]
+        assert row is not None
+        rows.append(row)
+        runner = model.program(hooks)
+        if isinstance(runner, Runner):
+            assert max(relay.laps for relay in runner.program.relays) > 1
+    assert np.abs(rows[0] - rows[1]).max() < 1e-4  # logits of about 10 in f32
 
 
 def test_relays_are_for_a_token_alone(model: Model) -> None:

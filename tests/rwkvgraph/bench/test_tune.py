@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,21 @@ def test_the_workgroups_that_a_kernel_makes_tell_cases_apart() -> None:
     assert [(shape.family, shape.max_tokens) for shape in table] == [("team", None), ("split", None)]
     assert table[0].min_groups == TILE.groups([4096], 16)
     assert [chosen_by(table, item) for item in trials] == [FOUR, TILE]
+
+
+def test_a_kernel_for_so_many_workgroups_is_never_the_last() -> None:
+    shared = replace(TILE, splits=4, max_groups=64)
+    trials = [trial(SMALL, 16, [FOUR, shared], 5, 1), trial(LARGE, 16, [FOUR], 9)]
+    table = table_of(trials)
+    assert [(shape.splits, shape.max_groups) for shape in table] == [(4, 64), (1, 0)]
+    assert [chosen_by(table, item) for item in trials] == [shared, FOUR]
+    assert [shape.splits for shape in table_of(trials[:1])] == [4, 1]
+
+
+def test_tiles_are_split_where_bindings_may_be_coherent() -> None:
+    roomy = replace(BROWSER, limits=replace(BROWSER.limits, max_workgroup_storage=49152))
+    assert all(shape.splits == 1 for shape in candidates(roomy, 32))
+    assert {shape.splits for shape in candidates(replace(roomy, coherent=True), 32)} == {1, 2, 4, 8, 16}
 
 
 def test_one_kernel_more_has_to_save_a_few_per_cent() -> None:

@@ -73,6 +73,7 @@ REFUSED: dict[str, tuple[list[dict[str, object]], dict[str, object], str]] = {
     "three buffers": ([TEAM | {"buffers": 3}, LAST], {}, "buffers are 1 or 2"),
     "no tokens": ([LAST | {"max_tokens": 0}, LAST], {}, "max_tokens is at least 1"),
     "no last one": ([LAST | {"max_tokens": 4}], {}, "its last kernel serves all runs"),
+    "a last one for few": ([LAST | {"max_groups": 4}], {}, "its last kernel serves all runs"),
 }
 
 
