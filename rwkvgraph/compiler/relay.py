@@ -4,6 +4,11 @@ A dispatch that depends on the one before costs a GPU more than most passes of a
 H200: 2.5 µs of waiting, and as much again until the first bytes of its weights arrive). Workgroups that are
 all running wait for each other in 1.1 µs, and bring their next weights into the cache meanwhile. They do not
 even wait between a row and the product that multiplies it: each works the row out by itself.
+
+Layers that are alike are laps of one relay: the same text, told other places. NVIDIA H200, RWKV-7 of 24
+layers of 1024, microseconds a token: a relay a layer 952, laps 931, of which coherent bindings cost 6. A text
+for two layers takes 1,190, for four 1,346: it no longer stays in the cache for instructions. Bringing the
+next vectors and tables into the cache while waiting changes nothing.
 """
 
 from __future__ import annotations
