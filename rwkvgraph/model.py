@@ -11,6 +11,7 @@ import numpy as np
 
 from rwkvgraph.batch import Answers, Batch, Stack, cut, split, stack
 from rwkvgraph.capture import Cache, Capture, Names, patterns_of
+from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.decoding import Drawing
 from rwkvgraph.engine import Compiled, Engine, HostEngine
@@ -40,6 +41,13 @@ KEPT_CAPTURES = 8
 Device = Context | str | None
 
 
+def arena_for(reader: Reader, target: Target, on_device: bool = True) -> Arena:
+    """Where weights lie for a target. on_device: whether in its memory, not the host's."""
+    most = min(target.limits.max_storage_binding, target.limits.max_buffer)
+    textures = on_device and tuning_for(target).weights_in_textures
+    return Arena(reader, most, textures, together=target.coherent)
+
+
 class Model:
     """A model on a device. Make one with `Model.load`.
 
@@ -50,13 +58,10 @@ class Model:
         if not is_integer(token_chunk_size) or token_chunk_size < 1:
             raise ValueError(f"token_chunk_size is {token_chunk_size!r}; it is an integer of at least 1")
         version = detect(reader)
-        limits = engine.target.limits
         self.info: ModelInfo = version.read_info(reader)
         self.token_chunk_size = token_chunk_size
         self.engine = engine
-        textures = tuning_for(engine.target).weights_in_textures and isinstance(engine, GpuEngine)
-        most = min(limits.max_storage_binding, limits.max_buffer)
-        arena = Arena(reader, most, textures, together=engine.target.coherent)
+        arena = arena_for(reader, engine.target, isinstance(engine, GpuEngine))
         weights = version.place_weights(self.info, arena)
         self.fingerprint = fingerprint(reader, self.info)
         """Digits that tell this model from others, by its numbers and a sample of its weights."""

@@ -352,6 +352,7 @@ def _last(layout: Layout) -> list[str]:
         "        }",
         "    }",
         "    workgroupBarrier();",
+        "    storageBarrier(); // what the others wrote, after they are known to have",
         "    if is_last == 0u {",
         "        return;",
         "    }",

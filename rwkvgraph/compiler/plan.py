@@ -124,10 +124,13 @@ class _Pool:
 
 def plan_for(groups: Sequence[Group], target: Target) -> Plan:
     """The plan for a kind of device."""
-    return plan(groups, target.resident > 0 and not target.coherent, target.kind == "gpu", target.coherent)
+    by_layer = target.resident > 0 and not target.coherent
+    return plan(groups, by_layer=by_layer, by_pair=target.kind == "gpu", alike=target.coherent)
 
 
-def plan(groups: Sequence[Group], by_layer: bool = False, by_pair: bool = False, alike: bool = False) -> Plan:
+def plan(
+    groups: Sequence[Group], *, by_layer: bool = False, by_pair: bool = False, alike: bool = False
+) -> Plan:
     """Give every result that leaves its group a place; slots are used again when their last reader has run.
 
     Results of a group with equal rows lie side by side in one slot, so that a pass binds one buffer for them.
@@ -146,7 +149,7 @@ def _places(groups: Sequence[Group], pool: _Pool, by_layer: bool, by_pair: bool)
     ending: dict[int, list[Slot]] = defaultdict(list)
     places: dict[TensorOp, Place] = {}
     waiting: list[Slot] = []
-    turn = 0
+    turn = -1
     for index, group in enumerate(groups):
         turn = 0 if index and groups[index - 1].layer != group.layer else turn + 1
         for part, (rows, ops) in enumerate(_leaving(group, ends, walked)):

@@ -185,7 +185,7 @@ class Relay:
     first: where its passes begin among the program's. variant: the one kernel, and its table's rows: where
     workgroups meet, for each lap those that `codegen/prelude/relay.wgsl` lists, then its passes' tables.
     laps: how often it goes through its legs, each time for another layer. whole: what it binds of these
-    buffers is all that shares their memory.
+    buffers is all that shares their memory; apart: a relay a lap, for memory that is not shared.
     """
 
     first: int
@@ -195,6 +195,7 @@ class Relay:
     meets: bool = True
     laps: int = 1
     whole: frozenset[Buffer] = frozenset()
+    apart: tuple[Relay, ...] = ()
 
     @property
     def legs(self) -> int:
@@ -234,6 +235,11 @@ class Program:
     plan: Plan
     relays: tuple[Relay, ...] = ()
 
+    @property
+    def every_relay(self) -> tuple[Relay, ...]:
+        """The relays, and those that stand for them where memory is not shared."""
+        return (*self.relays, *(item for relay in self.relays for item in relay.apart))
+
     def sources(self) -> Iterator[Source]:
         """Every distinct shader, in order of first use."""
         seen: set[str] = set()
@@ -246,7 +252,7 @@ class Program:
         """Every kernel with its uniform: those of each pass, then the relays'."""
         for step in self.passes:
             yield from step.variants
-        for relay in self.relays:
+        for relay in self.every_relay:
             yield relay.variant
 
     def dispatched(self, relays: Collection[Relay]) -> Iterator[tuple[int, Pass | Relay]]:

@@ -119,7 +119,7 @@ def _lapped(relays: Sequence[Relay], passes: Sequence[Pass], target: Target) -> 
     every = tuple(item for lap in laps for item in lap.passes)
     whole = frozenset(item for item in first.buffers if isinstance(item, Buffer) and item.home is not None)
     variant = replace(first.variant, table=(head, *rows[1:]))
-    return Relay(first.first, every, variant, first.buffers, laps=len(laps), whole=whole)
+    return Relay(first.first, every, variant, first.buffers, laps=len(laps), whole=whole, apart=tuple(relays))
 
 
 def _at_home(row: Row) -> Row:
@@ -132,10 +132,9 @@ def _place_at_home(amount: Amount) -> Amount:
     buffer = amount.within
     if buffer is None:
         return amount
+    assert amount.size in (None, B), "slots are all that a state has a last one of"
     before = buffer.place * row_width(buffer.shape)  # of each slot, in the layers before
-    if amount.size is B:  # the last slot's
-        return replace(amount, factor=amount.factor + before)
-    return Amount(amount.at(ONE), before, B)
+    return replace(amount, factor=amount.factor + before, size=B)
 
 
 def _fits(passes: Sequence[Pass], target: Target) -> bool:
@@ -189,7 +188,7 @@ def _has_room(sides: Sequence[Side], target: Target, rows: int = 0) -> bool:
     limits = target.limits
     if len(_buffers(sides)) + (2 if rows else 0) > limits.max_storage_buffers:
         return False
-    nbytes = relay_bytes([source for _, source in sides]) + 2 * rows * ROW_BYTES  # of the next lap, too
+    nbytes = relay_bytes([source for _, source in sides]) + 2 * rows * ROW_BYTES  # and those of the next lap
     return nbytes <= limits.max_workgroup_storage
 
 

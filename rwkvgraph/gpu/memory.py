@@ -41,13 +41,13 @@ class DeviceMemory:
         self.used = prod(inner)
         self._buffer = buffer
         self.nbytes = self.rows * self.width * buffer.dtype.bytes
-        self.shares = home is not None
+        self.is_shared = home is not None
         self.gpu, self.start = home or (context.buffer(self.nbytes, buffer.name), 0)
 
     @property
     def resource(self) -> Any:
         """What a bind group binds."""
-        if self.shares:
+        if self.is_shared:
             return {"buffer": self.gpu, "offset": self.start, "size": self.nbytes}
         return whole(self.gpu)
 

@@ -73,10 +73,11 @@ class Runner:
         self.most_outputs = min(self._most([row]), max(1, MOST_OUTPUT_BYTES // row))
         self._resident = resident
         self._users: dict[Buffer, AnyMemory] = {}
-        self.meeting = Meeting(context, program.relays)
+        self._numbers = {relay: number for number, relay in enumerate(program.every_relay)}
+        self.meeting = Meeting(context, program.every_relay)
         self._table = Uniforms(program, context, self.meeting.trial_words)
         self._capacity: dict[Dim, int] = {}
-        self._shares: dict[Buffer, GPUBuffer] = {}
+        self._tiles: dict[Buffer, GPUBuffer] = {}
         self._is_made = False
         rows = {slot.rows for slot in program.plan.slots} | {item.shape[0] for item in self._runs_own()}
         self._kept = [dim for dim in rows if isinstance(dim, Dim)]
@@ -203,7 +204,7 @@ class Runner:
 
     def _find_steps(self, sizes: Sizes, owner: Any, state: Memories, apart: bool) -> dict[int, Step]:
         """The dispatches of a run, by the (first) pass that each is."""
-        relays = [] if apart else [item for item in self.program.relays if item.runs(sizes)]
+        relays = [] if apart else [*self._possible(sizes, state)]
         self._compile(sizes, relays)
         found: dict[int, Step] = {}
         joined: set[int] = set()
@@ -219,6 +220,13 @@ class Runner:
                 found[at] = step
         return dict(sorted(found.items()))
 
+    def _possible(self, sizes: Sizes, state: Memories) -> Iterator[Relay]:
+        """The relays for a run; where no binding reaches the memory of all laps, one for each of them."""
+        for relay in self.program.relays:
+            if relay.runs(sizes):
+                is_whole = all(_is_shared(state.get(buffer)) for buffer in relay.whole)
+                yield from (relay,) if is_whole else relay.apart
+
     def compile(self, sizes: Sizes) -> None:
         """Compile now what a run of these sizes needs; otherwise the first one does. Raises CompileError."""
         self._compile(sizes, [item for item in self.program.relays if item.runs(sizes)])
@@ -227,15 +235,9 @@ class Runner:
         self.context.compile([*shaders_of(self.program, sizes, relays)])
 
     def _relay_step(self, relay: Relay, sizes: Sizes, owner: Any, state: Memories) -> Step | None:
-        """The dispatch of a relay.
-
-        None where its workgroups meet and do not all run at the same time, or one binding does not reach all
-        that it needs.
-        """
-        variant, number = relay.variant, self.program.relays.index(relay)
+        """The dispatch of a relay; None where its workgroups meet and do not all run at the same time."""
+        variant, number = relay.variant, self._numbers[relay]
         kernel = self.kernel(relay, variant)
-        if not all(_shares(state.get(buffer)) for buffer in relay.whole):
-            return None
         key = ("relay", number)
         group = self._group(key, kernel, variant, relay.buffers, owner, state, relay.whole)
         if relay.meets and not self.meeting.is_proven(relay, kernel, group, self._table.trial):
@@ -300,17 +302,17 @@ class Runner:
         if buffer is TABLES:
             return whole(self._table.gpu)
         if buffer is HANDED or buffer is COUNTED:
-            return whole(self._sharing(buffer))
+            return whole(self._for_tiles(buffer))
         assert isinstance(buffer, Buffer), "slots are shared"
         if buffer in self._resident:
             return self._resident[buffer].resource
         return self._memory_of_user(buffer).resource
 
-    def _sharing(self, buffer: Buffer) -> GPUBuffer:
+    def _for_tiles(self, buffer: Buffer) -> GPUBuffer:
         """Memory in which workgroups of a tile meet, zeros when first asked for."""
-        if buffer not in self._shares:
-            self._shares[buffer] = DeviceMemory(self.context, buffer, {}).gpu
-        return self._shares[buffer]
+        if buffer not in self._tiles:
+            self._tiles[buffer] = DeviceMemory(self.context, buffer, {}).gpu
+        return self._tiles[buffer]
 
     def _memory_of_user(self, buffer: Buffer) -> AnyMemory:
         """The memory of a user's buffer on this device, which all programs share."""
@@ -347,9 +349,9 @@ class Runner:
         return max(size, min(power, most))
 
 
-def _shares(memory: AnyMemory | None) -> bool:
+def _is_shared(memory: AnyMemory | None) -> bool:
     """Whether a buffer's memory is part of one that has those of all layers."""
-    return isinstance(memory, DeviceMemory) and memory.shares
+    return isinstance(memory, DeviceMemory) and memory.is_shared
 
 
 def _padded(rows: Array, width: int) -> Array:

@@ -18,13 +18,15 @@ def _keyed(program: Program) -> dict[tuple[int | str, int], Variant]:
 
     Those of a single token come first, one behind the other as they run: kernels look ahead at the next.
     """
-    numbers = {relay: number for number, relay in enumerate(program.relays)}
+    numbers = {relay: number for number, relay in enumerate(program.every_relay)}
     found: dict[tuple[int | str, int], Variant] = {}
     for at, item in program.dispatched(program.relays):
         if isinstance(item, Relay):
             found["relay", numbers[item]] = item.variant
         else:
             found[at, 0] = item.variants[0]
+    for relay, number in numbers.items():
+        found.setdefault(("relay", number), relay.variant)
     for at, step in enumerate(program.passes):
         for number, variant in enumerate(step.variants):
             found.setdefault((at, number), variant)

@@ -20,10 +20,9 @@ Change = Callable[[Array], Array]
 
 CHECKED = 1 << 16
 """Weights looked at together: they stay in the cache while they are."""
-OF_LAYER = "matrices"
-"""How the names of buffers for a layer's matrices end."""
 MOST_TOGETHER = 1 << 30
-"""Bytes of all layers' matrices, of models whose layers become laps of a relay."""
+"""Bytes of all layers' matrices in one buffer: models whose layers become laps of a relay have fewer, and one
+of several GB may find no room in one piece."""
 NOT_FINITE = 0x7C00
 """The exponent of infinity and NaN in float16."""
 
@@ -198,6 +197,10 @@ class Arena:
         self._check_shape(name, shape)
         return tuple(self._place(name, shape[1:], home, False, index) for index in range(shape[0]))
 
+    def layer(self, index: int) -> str:
+        """The home of a layer's matrices."""
+        return "matrices" if self._is_one else f"blocks.{index}.matrices"
+
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape in the file. Raises LoadError if it is not there."""
         return self._reader.shape(name)
@@ -229,8 +232,6 @@ class Arena:
         rows, stride = shape[0], round_up(shape[1], BLOCK)
         most = max(LANES, self._limit // (stride * storage.dtype.bytes) // LANES * LANES)
         parts = []
-        if self._is_one and home.endswith(OF_LAYER):
-            home = OF_LAYER
         for start in range(0, rows, most):
             stop = min(start + most, rows)
             buffer, offset = self._room(home, (stop - start) * stride, storage.dtype)
@@ -259,7 +260,7 @@ class Arena:
 
 
 def _layer_bytes(reader: Reader) -> int:
-    """Bytes of the matrices of all layers as float16, and of the vectors beside them."""
+    """Bytes of the matrices of all layers as float16, and of the vectors beside them; rows as they come."""
     names = (name for name in reader.names() if name.startswith("blocks."))
     return 2 * sum(int(np.prod(reader.shape(name))) for name in names)
 

@@ -44,9 +44,9 @@ def place_ffn(info: ModelInfo, arena: Arena, index: int) -> Ffn:
     return Ffn(
         arena.vector(f"{block}.ffn.time_mix_k", (c,)),
         arena.vector(f"{block}.ffn.time_mix_r", (c,)),
-        arena.matrix(f"{block}.ffn.key.weight", (f, c), f"{block}.matrices"),
-        arena.matrix(f"{block}.ffn.value.weight", (c, f), f"{block}.matrices"),
-        arena.matrix(f"{block}.ffn.receptance.weight", (c, c), f"{block}.matrices"),
+        arena.matrix(f"{block}.ffn.key.weight", (f, c), arena.layer(index)),
+        arena.matrix(f"{block}.ffn.value.weight", (c, f), arena.layer(index)),
+        arena.matrix(f"{block}.ffn.receptance.weight", (c, c), arena.layer(index)),
     )
 
 

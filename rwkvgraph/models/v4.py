@@ -81,7 +81,7 @@ def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
     c, att = info.num_emb, f"blocks.{index}.att"
 
     def square(name: str) -> Matrix:
-        return arena.matrix(f"{att}.{name}.weight", (c, c), f"blocks.{index}.matrices")
+        return arena.matrix(f"{att}.{name}.weight", (c, c), arena.layer(index))
 
     return Att(
         time_mix_k=arena.vector(f"{att}.time_mix_k", (c,)),

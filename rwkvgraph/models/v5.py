@@ -96,7 +96,7 @@ def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
         return arena.vector(f"{att}.{name}", (c,))
 
     def square(name: str) -> Matrix:
-        return arena.matrix(f"{att}.{name}.weight", (c, c), f"blocks.{index}.matrices")
+        return arena.matrix(f"{att}.{name}.weight", (c, c), arena.layer(index))
 
     return Att(
         time_mix_k=vector("time_mix_k"),

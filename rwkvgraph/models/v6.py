@@ -113,7 +113,7 @@ def place_weights(info: ModelInfo, arena: Arena) -> Weights:
 
 def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
     c, by_head, att = info.num_emb, (info.num_head, info.head_size), f"blocks.{index}.att"
-    mix, decay, home = info.custom["time_mix"], info.custom["time_decay"], f"blocks.{index}.matrices"
+    mix, decay, home = info.custom["time_mix"], info.custom["time_decay"], arena.layer(index)
 
     def vector(name: str) -> Tensor:
         return arena.vector(f"{att}.{name}", (c,))

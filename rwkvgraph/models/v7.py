@@ -130,15 +130,15 @@ def _place_layer(info: ModelInfo, arena: Arena, index: int) -> Layer:
     c, f, block = info.num_emb, info.num_hidden, f"blocks.{index}"
     ffn = Ffn(
         arena.vector(f"{block}.ffn.x_k", (c,)),
-        arena.matrix(f"{block}.ffn.key.weight", (f, c), f"{block}.matrices"),
-        arena.matrix(f"{block}.ffn.value.weight", (c, f), f"{block}.matrices"),
+        arena.matrix(f"{block}.ffn.key.weight", (f, c), arena.layer(index)),
+        arena.matrix(f"{block}.ffn.value.weight", (c, f), arena.layer(index)),
     )
     att = _place_att(info, arena, index)
     return Layer(arena.norm(f"{block}.ln1", c), arena.norm(f"{block}.ln2", c), att, ffn)
 
 
 def _place_att(info: ModelInfo, arena: Arena, index: int) -> Att:
-    c, by_head, home = info.num_emb, (info.num_head, info.head_size), f"blocks.{index}.matrices"
+    c, by_head, home = info.num_emb, (info.num_head, info.head_size), arena.layer(index)
 
     def vector(name: str) -> Tensor:
         return arena.vector(f"blocks.{index}.att.{name}", (c,))

@@ -20,11 +20,11 @@ from rwkvgraph.compiler import (
     Target,
     compile_stages,
 )
-from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Hook, Site
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.load.reader import Reader
+from rwkvgraph.model import arena_for
 from rwkvgraph.models import detect
 from rwkvgraph.models.arena import Arena
 from rwkvgraph.models.common import Inputs, ModelInfo
@@ -135,10 +135,7 @@ def subject_of(reader: Reader, target: Target) -> Subject:
     """A model's graph from the shapes of its tensors: nothing of its weights is read. Raises LoadError."""
     version = detect(reader)
     info: ModelInfo = version.read_info(reader)
-    limits = target.limits
-    arena = Arena(
-        reader, min(limits.max_storage_binding, limits.max_buffer), tuning_for(target).weights_in_textures
-    )
+    arena = arena_for(reader, target)
     weights = version.place_weights(info, arena)
     graph, _ = version.build(info, weights, version.make_state(info), Inputs.make(info.num_emb))
     return Subject(info, graph, tensors_of(arena), str(reader.path))

@@ -1,4 +1,4 @@
-"""Relays: the passes of a layer as one dispatch, for a token alone.
+"""Relays: the passes of a layer, or of several that are alike, as one dispatch, for a token alone.
 
 Software adapters run one workgroup after another, so a relay has a single one there, which takes all shares
 of all legs; on a GPU as many as usual wait for each other.
@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import rwkvgraph as rg
-from rwkvgraph import v7
+from rwkvgraph import ops, v7
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.probe import COHERENT
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
+from rwkvgraph.models import arena
 from rwkvgraph.runtime import Ahead, Course, steps
 from rwkvgraph.sampler import Sampler
 from rwkvgraph.state import State
@@ -57,7 +58,10 @@ def lapping() -> Iterator[Context]:
 
 @pytest.fixture(scope="module")
 def model(relaying: Context) -> Model:
-    return Model.load(synthetic(layers=2, width=128, version="v7"), relaying)
+    layers = 5 if relaying.target.coherent else 2  # the first and the last are no laps
+    model = Model.load(synthetic(layers=layers, width=128, version="v7"), relaying)
+    assert max(laps_of(model)) == (3 if relaying.target.coherent else 1)
+    return model
 
 
 def one_by_one(model: Model, state: State, tokens: list[int]) -> list[Array]:
@@ -69,6 +73,13 @@ def runner_of(model: Model) -> Runner:
     runner = model.program()
     assert isinstance(runner, Runner)
     return runner
+
+
+def laps_of(model: Model, hooks: rg.Hooks | None = None) -> list[int]:
+    """Of each relay."""
+    runner = model.program(hooks)
+    assert isinstance(runner, Runner)
+    return [relay.laps for relay in runner.program.relays]
 
 
 def dispatches(model: Model, state: State) -> int:
@@ -102,8 +113,8 @@ def test_a_token_at_a_time_is_what_the_mathematics_say(relaying: Context, versio
 def test_layers_that_are_alike_are_laps_and_what_the_mathematics_say(lapping: Context, version: str) -> None:
     tensors = synthetic(layers=6, width=128, version=version)
     model, wanted = Model.load(tensors, lapping), expect(tensors, PROMPT)
-    laps = [relay.laps for relay in runner_of(model).program.relays]
-    assert max(laps) == 3  # the first two and the last bind otherwise
+    laps = laps_of(model)
+    assert max(laps) == 4  # the first and the last have another text
     state = model.state(3)
     rows = feed(model, state, [[], [[token] for token in PROMPT], []])[1]
     for at, row in enumerate(rows):
@@ -134,10 +145,64 @@ def test_states_that_share_their_memory_are_bound_alike(lapping: Context) -> Non
             row = model.run_with_hooks([[], [], [token]], state, hooks)[2]
         assert row is not None
         rows.append(row)
-        runner = model.program(hooks)
-        if isinstance(runner, Runner):
-            assert max(relay.laps for relay in runner.program.relays) > 1
+        if device != "cpu":
+            assert max(laps_of(model, hooks)) > 1
     assert np.abs(rows[0] - rows[1]).max() < 1e-4  # logits of about 10 in f32
+
+
+def test_a_pass_that_reads_one_state_and_writes_another_of_its_kind_binds_both_alike(
+    lapping: Context,
+) -> None:
+    tensors, rows = synthetic(layers=3, width=128, version="v7"), []
+    for device in (lapping, "cpu"):
+        kept: list[rg.Buffer] = []
+        hooks = rg.Hooks()
+        for layer in range(3):
+
+            @hooks.on(v7.PreAttTokenShift(layer))
+            def halve(frame: v7.Frame, kept: list[rg.Buffer] = kept) -> None:
+                kept.append(frame.state.att_x)
+                if len(kept) > 1:
+                    ops.blit(kept[-2].tensor * 0.5, kept[-1].tensor)
+
+        model = Model.load(tensors, device)
+        state = model.state(2)
+        model.run_with_hooks([[1], [5, 6, 7]], state, hooks)
+        row = model.run_with_hooks([[], [9]], state, hooks)[1]
+        assert row is not None
+        rows.append(row)
+    assert np.abs(rows[0] - rows[1]).max() < 1e-4
+
+
+def test_states_too_large_for_one_binding_have_a_relay_a_layer(lapping: Context) -> None:
+    context = relay_context(True)
+    limits = replace(context.target.limits, max_storage_binding=8 << 20)
+    context.target = replace(context.target, limits=limits)  # 42 slots of six layers
+    tensors = synthetic(layers=6, width=128, version="v7")
+    model, wanted = Model.load(tensors, context), expect(tensors, PROMPT)
+    small, large = model.state(3), model.state(45)
+    seen: list[list[Array]] = [[], []]
+    for token in PROMPT:  # in turn: places depend on the number of slots
+        for rows, state in zip(seen, (small, large), strict=True):
+            lists: list[list[int]] = [[] for _ in range(state.num_batch)]
+            lists[-1] = [token]
+            row = model.run(lists, state)[-1]
+            assert row is not None
+            rows.append(row)
+    for rows in seen:
+        wanted.check_logits(rows[-1])
+    wanted.check_state(large.read(44))
+    assert max(laps_of(model)) == 4
+    assert dispatches(model, large) - dispatches(model, small) == 3
+    context.destroy()
+
+
+def test_large_models_have_buffers_a_layer_and_no_laps(
+    lapping: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena, "MOST_TOGETHER", 1000)
+    model = Model.load(synthetic(layers=6, width=128, version="v7"), lapping)
+    assert max(laps_of(model)) == 1
 
 
 def test_relays_are_for_a_token_alone(model: Model) -> None:

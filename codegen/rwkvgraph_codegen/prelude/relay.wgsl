@@ -1,8 +1,8 @@
-// For each lap (most turns of a wait, legs, before which of them the next lap's rows are read, laps); of each leg (grid, workgroups), (whether the engine is its kernel, where its
-// rows begin, whether it runs beside the one before, 1 where the last workgroup takes the first unit), (what to
-// touch: twice a first block and a number), (whose weights are asked for before it, workgroups that do); then
-// the rows of all legs. All are read at once: each line of them has to come from memory, as the weights have been
-// through every cache since the token before.
+// For each lap (most turns of a wait, legs, before which of them the next lap's rows are read, laps); of each leg
+// (grid, workgroups), (whether the engine is its kernel, where its rows begin, whether it runs beside the one
+// before, 1 where the last workgroup takes the first unit), (what to touch: twice a first block and a number),
+// (whose weights are asked for before it, workgroups that do); then the rows of all legs. All are read at once:
+// each line of them has to come from memory, as the weights have been through every cache since the token before.
 @group(0) @binding(0) var<storage, read> given: array<vec4<u32>>;
 var<workgroup> table: array<vec4<u32>, $rows>;
 var<workgroup> following: array<vec4<u32>, $rows>;
@@ -34,6 +34,7 @@ fn read_lap(thread: u32, lap: u32) {
     }
 }
 fn begin_lap(thread: u32) {
+    workgroupBarrier(); // others may still read the rows of the lap before
     for (var row = thread; row < ${rows}u; row += ${threads}u) {
         table[row] = following[row]; // which the same thread has read
     }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rwkvgraph import ops, v7
+from rwkvgraph.bench.subject import synthetic as synthetic_model
 from rwkvgraph.compiler import NAGA, Program, Target, compile, tuning
 from rwkvgraph.compiler.plan import Slot
 from rwkvgraph.compiler.program import MEETING, Relay
@@ -15,6 +16,7 @@ from rwkvgraph.graph import Graph
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.op import Buffer, Role, tape
+from rwkvgraph.sight.stages import subject_of
 from rwkvgraph.testing import matrix
 from rwkvgraph.view import T
 from rwkvgraph_codegen import relay_bytes
@@ -71,6 +73,29 @@ def test_nothing_is_read_that_a_cache_may_have_from_before_it_was_written(versio
                 assert not isinstance(buffer, Slot), "a slot of a layer is written once, before it is read"
                 over.add(buffer)
             seen |= touched
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_a_relay_writes_is_coherent_where_it_is_written_again(version: str) -> None:
+    def declared(target: Target) -> list[tuple[bool, bool]]:
+        bindings = [
+            item for relay in program(version, target).relays for item in relay.variant.source.bindings
+        ]
+        return [
+            (item.writable, item.declaration().startswith("@coherent"))
+            for item in bindings
+            if not item.is_atomic
+        ]
+
+    found = declared(replace(NVIDIA, coherent=True))
+    assert {(True, True), (False, False)} == set(found)
+    assert not any(coherent for _, coherent in declared(NVIDIA))
+
+
+def test_a_graph_that_is_only_looked_at_has_the_laps_of_the_model() -> None:
+    target = replace(NVIDIA, coherent=True)
+    graph = subject_of(synthetic_model("v7:6x128"), target).graph
+    assert [relay.laps for relay in compile(graph, None, target).relays if relay.meets] == [1, 4, 1]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
