@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,14 +78,13 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Home:
-    """Buffers of one shape that a device may keep one behind the other, so that one binding reaches all."""
+    """What buffers of one shape share that a device keeps one behind the other: one binding reaches all.
 
-    members: list[Buffer] = field(default_factory=list)
+    count: how many they are.
+    """
 
-    def add(self, buffer: Buffer) -> None:
-        """Let a buffer be the next one."""
-        buffer.home, buffer.place = self, len(self.members)
-        self.members.append(buffer)
+    name: str
+    count: int
 
 
 class Buffer:
@@ -114,8 +113,9 @@ class Buffer:
         Software adapters read weights several times faster from those.
         """
         self.home: Home | None = None
+        """What its memory may be part of."""
         self.place = 0
-        """Which of its home it is."""
+        """How many others are before it there."""
         self._memories: list[Memory] = []
         self._host: Array | None = None
         if role is Role.USER and not all(isinstance(size, int) and size > 0 for size in self.shape):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 from rwkvgraph_codegen.matmul_lanes import lanes
+from rwkvgraph_codegen.matmul_layout import Layout
 from rwkvgraph_codegen.matmul_shape import DECODE, Shape
 from rwkvgraph_codegen.matmul_share import share
 from rwkvgraph_codegen.matmul_split import split
-from rwkvgraph_codegen.matmul_team import Layout, team
+from rwkvgraph_codegen.matmul_team import team
 
 
 @cache

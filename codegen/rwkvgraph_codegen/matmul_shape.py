@@ -48,7 +48,8 @@ class Shape:
     splits: so many workgroups share the columns of a tile, for "team"; the last of them to come adds up what
     all have. For devices whose bindings may be coherent.
     max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups, max_groups:
-    it is chosen only where it makes at least, at most, so many workgroups; 0 for any number.
+    it is chosen only where it makes at least, at most, so many workgroups; 0 for any number. With splits the
+    kernel itself has no room for more than max_groups.
     """
 
     family: str
@@ -123,7 +124,7 @@ def flaw(shape: Shape) -> str | None:
 def _flaw_of_splits(shape: Shape) -> str | None:
     handed = shape.max_groups * shape.group_rows * shape.group_tokens * 4
     if not 0 < shape.max_groups <= MOST_GROUPS or handed > MOST_HANDED:
-        return f"splits have max_groups, up to {MOST_GROUPS}, with tiles of {MOST_HANDED} bytes"
+        return f"splits have max_groups, up to {MOST_GROUPS}, whose tiles take {MOST_HANDED} bytes at most"
     return None
 
 

@@ -2,75 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from rwkvgraph_codegen.matmul_layout import Layout
 from rwkvgraph_codegen.matmul_shape import Shape, head
-
-VALUE = 16
-"""Bytes of a vec4<f32>."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the columns of a tile lie in workgroup memory: `tiles[buffer][cell][lane][column]`.
-
-    A vec4 holds four rows of weights (the first lanes of a cell) or four tokens of inputs (those after).
-    Cells have 8 columns, 4 where a team takes no more in a step. A lane has one place more than columns, and
-    a cell an odd number of lanes: so threads side by side reach different banks, be it with lanes or with
-    cells side by side. The column comes last as it is a constant where it is read: naga puts a `min` on every
-    index that is none, and those on the cell and the lane are then the same for all columns.
-    """
-
-    shape: Shape
-
-    @property
-    def rows(self) -> int:
-        """Lanes of a cell that hold weights."""
-        return self.shape.group_rows // 4
-
-    @property
-    def tokens(self) -> int:
-        """Lanes of a cell that hold inputs."""
-        return self.shape.group_tokens // 4
-
-    @property
-    def columns(self) -> int:
-        """Columns of a cell."""
-        return min(8, self.shape.depth // self.shape.teams)
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Buffers, cells of a buffer, lanes of a cell, places of a lane."""
-        lanes = self.rows + self.tokens | 1
-        return self.shape.buffers, self.shape.depth // self.columns, lanes, self.columns + 1
-
-    @property
-    def nbytes(self) -> int:
-        """Workgroup memory that it takes."""
-        buffers, cells, lanes, places = self.sizes
-        return buffers * cells * lanes * places * VALUE
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of eight columns in a step."""
-        return self.shape.depth // 8
-
-    @property
-    def items(self) -> tuple[int, int]:
-        """What a step loads: pieces of four rows by eight columns, and of four tokens by four columns."""
-        return self.rows * self.blocks, self.tokens * self.blocks * 2
-
-    @property
-    def turns(self) -> range:
-        """The pieces that one thread loads."""
-        return range(-(-sum(self.items) // self.shape.threads))
-
-    def place(self, index: str) -> str:
-        """The vec4 at an index, whatever it is of the tile."""
-        _, cells, lanes, places = self.sizes
-        buffer = f"[{index} / {cells * lanes * places}u]" if self.shape.buffers > 1 else "[0]"
-        cell = f"{index} / {lanes * places}u" + (f" % {cells}u" if self.shape.buffers > 1 else "")
-        return f"tiles{buffer}[{cell}][{index} / {places}u % {lanes}u][{index} % {places}u]"
+from rwkvgraph_codegen.matmul_sums import add_up, span_of
 
 
 def team(shape: Shape) -> str:
@@ -84,14 +18,14 @@ def team(shape: Shape) -> str:
         kind = f"array<{kind}, {size}>"
     out = [f"var<workgroup> tiles: {kind};"]
     out += ["var<workgroup> is_last: u32;"] if shape.splits > 1 else []
-    out += [head(shape.threads, splits=shape.splits), *_places(layout), *_span(layout)]
+    out += [head(shape.threads, splits=shape.splits), *_places(layout), *span_of(layout)]
     for turn in layout.turns:
         out += _piece(layout, turn)
     out += [
         f"    var sum{q}_{t} = vec4<f32>(0.0);" for t in range(shape.tokens) for q in range(shape.rows // 4)
     ]
     out += _steps_of_two_buffers(layout) if shape.buffers > 1 else _steps(layout)
-    return "\n".join([*out, *_add_up(layout), "}"])
+    return "\n".join([*out, *add_up(layout), "}"])
 
 
 def _places(layout: Layout) -> list[str]:
@@ -110,21 +44,6 @@ def _places(layout: Layout) -> list[str]:
         f"    let mine = thread % {size}u;",
         f"    let mine_w = mine{' / 2u' if pairs else ''} % {wide}u;",
         f"    let mine_x = {f'mine % 2u + mine / {2 * wide}u * 2u' if pairs else '0u'};",
-    ]
-
-
-def _span(layout: Layout) -> list[str]:
-    """Lines that say which blocks of columns a workgroup takes: all, or as many as each that shares them.
-
-    Whole turns of the loop: what lies behind them is loaded ahead, and never multiplied.
-    """
-    splits, turn = layout.shape.splits, layout.blocks * layout.shape.ahead
-    if splits == 1:
-        return ["    let begin = 0u;", "    let end = shape.z;"]
-    return [
-        f"    let each = (shape.z + {turn * splits - 1}u) / {turn * splits}u * {turn}u;",
-        "    let begin = split * each;",
-        "    let end = min(begin + each, shape.z);",
     ]
 
 
@@ -268,101 +187,3 @@ def _multiply(layout: Layout, buffer: str) -> list[str]:
             x = f"vec4<f32>(x{t // 4}_{c}.{'xyzw'[t % 4]})"
             out += [f"{pad}sum{q}_{t} = fma(w{q}_{c}, {x}, sum{q}_{t});" for q in range(shape.rows // 4)]
     return [*out, "        }"]
-
-
-def _add_up(layout: Layout) -> list[str]:
-    """Lines that add the teams' sums, as many at a time as workgroup memory holds, and finish them."""
-    shape = layout.shape
-    quarters = shape.rows // 4
-    values = [f"sum{q}_{t}" for t in range(shape.tokens) for q in range(quarters)]
-    at_once = len(values)
-    while at_once * shape.threads * VALUE > layout.nbytes:
-        at_once //= 2
-    out: list[str] = []
-    for first in range(0, len(values), at_once):
-        if first:
-            out.append("    workgroupBarrier();")
-        for index, value in enumerate(values[first : first + at_once]):
-            out.append(f"    {layout.place(f'(thread + {index * shape.threads}u)')} = {value};")
-        out += ["    workgroupBarrier();", *_finish(layout, first, at_once)]
-    return out + (_last(layout) if shape.splits > 1 else [])
-
-
-def _finish(layout: Layout, first: int, count: int) -> list[str]:
-    """Lines that finish the results of `count` sums of each thread of a team, the `first` and those after."""
-    shape = layout.shape
-    size, quarters, wide = shape.threads // shape.teams, shape.rows // 4, shape.wide
-    place = layout.place(f"(item / {size}u * {shape.threads}u + other * {size}u + item % {size}u)")
-    pairs = shape.deep > 1
-    lane_w = f"item % {size}u{' / 2u' if pairs else ''} % {wide}u"
-    lane_x = f"item % 2u + item % {size}u / {2 * wide}u * 2u" if pairs else "0u"
-    return [
-        f"    for (var item = thread; item < {count * size}u; item += {shape.threads}u) {{",
-        "        var total = vec4<f32>(0.0);",
-        f"        for (var other = 0u; other < {shape.teams}u; other++) {{",
-        f"            total += {place};",
-        "        }",
-        f"        let value = item / {size}u + {first}u;",
-        f"        let lane_w = {lane_w} + value % {quarters}u * {wide}u;",
-        f"        let four = {lane_x} + value / {4 * quarters}u * {shape.deep}u;",
-        f"        let lane_x = four * 4u + value / {quarters}u % 4u;",
-        *(_hand_over(layout) if shape.splits > 1 else _store_result(layout)),
-        "    }",
-    ]
-
-
-def _store_result(layout: Layout) -> list[str]:
-    """Lines that finish `total`, of four rows and a token of the tile."""
-    return [
-        "        let row = first_row + lane_w * 4u;",
-        "        let token = first_token + lane_x;",
-        "        if is_inside && row <= last_row && token <= last_token {",
-        "            finish(part, token, place.z + row / 4u, total);",
-        "        }",
-    ]
-
-
-def _hand_over(layout: Layout) -> list[str]:
-    """Lines that leave `total` for the last workgroup of the tile to add up."""
-    items = layout.rows * layout.shape.group_tokens
-    return [
-        "        if is_inside {",
-        f"            let spot = ((index * groups.x + group.x) * {layout.shape.splits}u + split) * {items}u;",
-        f"            hand_over(spot + lane_x * {layout.rows}u + lane_w, total);",
-        "        }",
-    ]
-
-
-def _last(layout: Layout) -> list[str]:
-    """Lines by which the last workgroup of a tile adds up what all have handed over, in their order.
-
-    What they wrote before they were counted is there for who counts last; nobody has looked before.
-    """
-    shape, items = layout.shape, layout.rows * layout.shape.group_tokens
-    return [
-        "    if !is_inside {",
-        "        return;",
-        "    }",
-        "    storageBarrier();",
-        "    let tile = index * groups.x + group.x;",
-        "    if thread == 0u {",
-        f"        is_last = u32(count(tile) == {shape.splits - 1}u);",
-        "        if is_last != 0u {",
-        "            count_anew(tile); // for the next kernel",
-        "        }",
-        "    }",
-        "    workgroupBarrier();",
-        "    storageBarrier(); // what the others wrote, after they are known to have",
-        "    if is_last == 0u {",
-        "        return;",
-        "    }",
-        f"    for (var item = thread; item < {items}u; item += {shape.threads}u) {{",
-        "        var total = vec4<f32>(0.0);",
-        f"        for (var other = 0u; other < {shape.splits}u; other++) {{",
-        f"            total += handed((tile * {shape.splits}u + other) * {items}u + item);",
-        "        }",
-        f"        let lane_w = item % {layout.rows}u;",
-        f"        let lane_x = item / {layout.rows}u;",
-        *_store_result(layout),
-        "    }",
-    ]

@@ -28,6 +28,9 @@ NUMBERS = 1e-5
 MOST_RULES = 3
 """Kernels for one number of tokens, by the workgroups that they make."""
 
+MOST_SPLIT = 512
+"""Workgroups that share tiles in a candidate, four for each of 128 processors: more need not share."""
+
 MOST_TILES = 32
 """Of tokens side by side in a candidate: with more of them a larger tile is always better."""
 TOKENS = {"gpu": (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024), "cpu": (1, 4, 16, 64)}
@@ -41,9 +44,9 @@ def _team(
 
 
 def _split_tiles(shape: Shape, splits: int) -> Shape:
-    """A kernel of which several workgroups share a tile: up to four for each of 128 processors."""
+    """A kernel of which several workgroups share a tile."""
     room = MOST_HANDED // (shape.group_rows * shape.group_tokens * 4)
-    return replace(shape, splits=splits, max_groups=min(512, room))
+    return replace(shape, splits=splits, max_groups=min(MOST_SPLIT, room))
 
 
 CANDIDATES = {

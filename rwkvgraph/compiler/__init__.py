@@ -14,13 +14,13 @@ from rwkvgraph.compiler.invariants import check_program as check_program
 from rwkvgraph.compiler.invariants import check_simplify as check_simplify
 from rwkvgraph.compiler.invariants import check_splice as check_splice
 from rwkvgraph.compiler.invariants import level_from_environment as level_from_environment
+from rwkvgraph.compiler.join import join as join
 from rwkvgraph.compiler.lower import lower as lower
 from rwkvgraph.compiler.plan import Plan as Plan
 from rwkvgraph.compiler.plan import plan as plan
 from rwkvgraph.compiler.plan import plan_for as plan_for
 from rwkvgraph.compiler.program import Pass as Pass
 from rwkvgraph.compiler.program import Program as Program
-from rwkvgraph.compiler.relay import join as join
 from rwkvgraph.compiler.simplify import Simplified as Simplified
 from rwkvgraph.compiler.simplify import simplify as simplify
 from rwkvgraph.compiler.target import Limits as Limits

@@ -55,7 +55,7 @@ class Amount:
 
     def times(self, number: int) -> Amount:
         """This amount, multiplied."""
-        return Amount(self.constant * number, self.factor * number, self.size)
+        return Amount(self.constant * number, self.factor * number, self.size, self.within)
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,12 @@ class Relay:
         return f"Relay({len(self.passes)} passes from {self.first}, {len(self.buffers)} buffers)"
 
 
+def _span_of(relay: Relay) -> str:
+    """The passes that it stands for."""
+    laps = f" in {relay.laps} laps" if relay.laps > 1 else ""
+    return f"{relay.first}-{relay.span[-1]}{laps}"
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """What a model and its hooks were compiled to. Serves every T, O and number of slots; knows no device."""
@@ -274,7 +280,7 @@ class Program:
         joined = ""
         for meets, how in ((True, "one after another"), (False, "side by side")):
             own = [relay for relay in self.relays if relay.meets == meets]
-            spans = ", ".join(f"{relay.first}-{relay.span[-1]}" for relay in own)
+            spans = ", ".join(map(_span_of, own))
             joined += f"for one token these passes are one dispatch each, {how}: {spans}\n" if spans else ""
         return f"{fold_layers(lines)}\n\n{joined}{self.plan}\n\n{self!r}"
 

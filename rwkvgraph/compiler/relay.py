@@ -1,19 +1,14 @@
-"""Passes to relays: for a single token, the passes of a layer become one dispatch.
+"""Relays and pairs: for a single token, neighbouring passes as one dispatch.
 
 A dispatch that depends on the one before costs a GPU more than most passes of a single token do (NVIDIA
 H200: 2.5 µs of waiting, and as much again until the first bytes of its weights arrive). Workgroups that are
 all running wait for each other in 1.1 µs, and bring their next weights into the cache meanwhile. They do not
 even wait between a row and the product that multiplies it: each works the row out by itself.
-
-Layers that are alike are laps of one relay: the same text, told other places. NVIDIA H200, RWKV-7 of 24
-layers of 1024, microseconds a token: a relay a layer 952, laps 931, of which coherent bindings cost 6. A text
-for two layers takes 1,190, for four 1,346: it no longer stays in the cache for instructions. Bringing the
-next vectors and tables into the cache while waiting changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.plan import Slot
@@ -22,7 +17,7 @@ from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import home_of
 from rwkvgraph.op import Buffer
-from rwkvgraph.view import B, E, N, O, Sizes, T, row_width
+from rwkvgraph.view import B, E, N, O, Sizes, T
 from rwkvgraph_codegen import TURNS, Binding, Leg, Source, pair, relay, relay_bytes, starts_of
 
 ONE: Sizes = {T: 1, O: 1, N: 1, B: 1, E: 1}
@@ -53,91 +48,8 @@ IDLE_BLOCKS = {"row": (8 << 20) // 16, "wkv": (20 << 20) // 16}
 """Blocks of weights that the workgroups that a leg leaves idle read meanwhile: what an NVIDIA H200 brings in
 2 and in 5 µs, so that nobody waits for them."""
 
-FEWEST = 4
-"""Passes that are worth a relay, maps aside.
 
-NVIDIA H200, RWKV-7, microseconds a token with relays of all passes, and with pairs alone: 473 and 530 for
-12 layers of 768, 966 and 987 for 24 of 1024. 24 layers of 2048: 1,706 with matrices of up to 32 MiB in them
-and 512 threads a workgroup, 1,530 with pairs.
-"""
-
-
-def join(passes: Sequence[Pass], target: Target) -> tuple[Relay, ...]:
-    """The relays of a program: neighbouring passes of a layer, as many as fit, where `resident`; else pairs.
-
-    They stand beside the passes, and do the same: which of them run is decided for each run.
-    """
-    relays: list[Relay] = []
-    first = 0
-    while first < len(passes):
-        stop = first
-        while target.resident and stop < len(passes) and _fits(passes[first : stop + 1], target):
-            stop += 1
-        if sum(item.group.kind != "map" for item in passes[first:stop]) >= FEWEST:
-            relays.append(_relay(first, passes[first:stop], _after(passes, stop), target, by_home=False))
-            first = stop
-            continue
-        is_last = first + 1 == len(passes)
-        two = None if is_last else _pair(first, passes[first], passes[first + 1], target)
-        if two is not None:
-            relays.append(two)
-        first += 1 if two is None else 2
-    return tuple(_laps(relays, passes, target)) if target.coherent else tuple(relays)
-
-
-def _laps(relays: Sequence[Relay], passes: Sequence[Pass], target: Target) -> Iterator[Relay]:
-    """The relays; neighbours of the same text, which differ in layers alone, as laps of one."""
-    waiting: list[Relay] = []
-    for item in relays:
-        if waiting and not _goes_on(waiting[-1], item):
-            yield _lapped(waiting, passes, target)
-            waiting = []
-        waiting.append(item)
-    if waiting:
-        yield _lapped(waiting, passes, target)
-
-
-def _goes_on(one: Relay, other: Relay) -> bool:
-    """Whether a relay can be the next lap of the one before it."""
-    if not (one.meets and other.meets and one.span.stop == other.first):
-        return False
-    if one.variant.source.text != other.variant.source.text:
-        return False
-    pairs = zip(one.buffers, other.buffers, strict=True)
-    return all(a is b or (home_of(a) is not None and home_of(a) is home_of(b)) for a, b in pairs)
-
-
-def _lapped(relays: Sequence[Relay], passes: Sequence[Pass], target: Target) -> Relay:
-    """Relays as laps of one: places in what differs are said in the memory that all of it is part of."""
-    if len(relays) == 1:
-        return relays[0]
-    laps = [_relay(lap.first, lap.passes, _after(passes, lap.span.stop), target, True) for lap in relays]
-    first, texts = laps[0], {lap.variant.source.text for lap in laps}
-    assert len(texts) == 1, "their texts are the same while each binds its own buffers"
-    rows = [_at_home(row) for lap in laps for row in lap.variant.table]
-    head = (*rows[0][:3], Amount(len(laps)))
-    every = tuple(item for lap in laps for item in lap.passes)
-    whole = frozenset(item for item in first.buffers if isinstance(item, Buffer) and item.home is not None)
-    variant = replace(first.variant, table=(head, *rows[1:]))
-    return Relay(first.first, every, variant, first.buffers, laps=len(laps), whole=whole, apart=tuple(relays))
-
-
-def _at_home(row: Row) -> Row:
-    """A row of a table, for a run of one token, with its places in the memory that buffers share."""
-    x, y, z, w = map(_place_at_home, row)
-    return x, y, z, w
-
-
-def _place_at_home(amount: Amount) -> Amount:
-    buffer = amount.within
-    if buffer is None:
-        return amount
-    assert amount.size in (None, B), "slots are all that a state has a last one of"
-    before = buffer.place * row_width(buffer.shape)  # of each slot, in the layers before
-    return replace(amount, factor=amount.factor + before, size=B)
-
-
-def _fits(passes: Sequence[Pass], target: Target) -> bool:
+def fits(passes: Sequence[Pass], target: Target) -> bool:
     """Whether these can be one relay."""
     last = passes[-1]
     if last.leg is None or (last.layer, last.rows, last.needs) != (
@@ -202,7 +114,7 @@ def _own_rows(step: Step) -> int:
     return max(1, len(step.variant.table) - 1)
 
 
-def _pair(first: int, row: Pass, product: Pass, target: Target) -> Relay | None:
+def pair_of(first: int, row: Pass, product: Pass, target: Target) -> Relay | None:
     """A pass and the product that does it again, as one dispatch of both; None where they cannot be."""
     if not target.pairs or product.inlined is None or row.leg is None:
         return None
@@ -291,14 +203,14 @@ def _leg(side: Side, buffers: tuple[Buffer | Slot, ...], rows: int = 0) -> Leg:
     return Leg(source, tuple(map(buffers.index, own)), rows)
 
 
-def _after(passes: Sequence[Pass], stop: int) -> list[Pass]:
-    """The other passes of the layer before position `stop`, from there on."""
-    layer = passes[stop - 1].layer
-    return [item for item in passes[stop:] if item.layer == layer]
+def relay_of(
+    first: int, passes: Sequence[Pass], after: Sequence[Pass], target: Target, by_home: bool = False
+) -> Relay:
+    """The relay of passes that fit, the first of them number `first`.
 
-
-def _relay(first: int, passes: Sequence[Pass], after: Sequence[Pass], target: Target, by_home: bool) -> Relay:
-    """by_home: whether what shares its memory is one binding."""
+    after: those behind it whose weights its idle workgroups may read. by_home: what shares its memory is one
+    binding.
+    """
     steps = steps_of(passes)
     sides = [step.side for step in steps]
     if by_home:

@@ -95,8 +95,8 @@ def kernel_of(shape: Shape) -> Shape:
 def fitted(shape: Shape, columns: int, target: Target) -> Shape:
     """A kernel with as many threads as it takes for none to idle in the last turn over so many columns.
 
-    For one token: at most twice as many, in steps of 32. Where the sums are added up by subgroups: halving
-    them takes a power of two.
+    For one token: less than twice as many, in steps of 32, where subgroups add the sums up; without them
+    they are halved again and again, which takes a power of two.
 
     NVIDIA H200, one token: 10240x2560 23.4 µs with 256 threads, of which three quarters idle in the second
     turn, 20.1 with 320; 65536x2560 98 and 82 µs.

@@ -211,11 +211,11 @@ def memories_for(context: Context, buffers: Sequence[Buffer], sizes: Sizes) -> d
         home, rows = buffer.home, resolve(buffer.shape[0], sizes)
         row_bytes = row_width(buffer.shape) * buffer.dtype.bytes
         count, most = rows * row_bytes, min(limits.max_storage_binding, limits.max_buffer)
-        if not (context.target.coherent and home) or row_bytes % LINE or count * len(home.members) > most:
+        if not (context.target.coherent and home) or row_bytes % LINE or count * home.count > most:
             found[buffer] = DeviceMemory(context, buffer, sizes)
             continue
         if home not in homes:
-            homes[home] = context.buffer(count * len(home.members), buffer.name)
+            homes[home] = context.buffer(count * home.count, home.name)
         found[buffer] = DeviceMemory(context, buffer, sizes, (homes[home], count * buffer.place))
     return found
 

@@ -138,11 +138,11 @@ class LayerState:
 def make_layers(info: ModelInfo, wkv: tuple[float, ...]) -> tuple[LayerState, ...]:
     """The buffers of the state, with time mixing's rows as they are when empty; a State owns their memory."""
 
-    homes = {name: Home() for name in ("att_x", "wkv", "ffn_x")}
+    homes = {name: Home(f"state.{name}", info.num_layer) for name in ("att_x", "wkv", "ffn_x")}
 
     def part(layer: int, name: str, *shape: int) -> Buffer:
         buffer = Buffer(f"state.{layer}.{name}", (B, *shape, info.num_emb), DType.F32, Role.STATE)
-        homes[name].add(buffer)
+        buffer.home, buffer.place = homes[name], layer
         return buffer
 
     return tuple(

@@ -1,0 +1,118 @@
+"""From the sums of teams to results, be all of a tile's columns one workgroup's or shared by several."""
+
+from __future__ import annotations
+
+from rwkvgraph_codegen.matmul_layout import VALUE, Layout
+
+
+def span_of(layout: Layout) -> list[str]:
+    """Lines that say which blocks of columns a workgroup takes: all, or as many as each that shares them.
+
+    Whole turns of the loop: what lies behind them is loaded ahead, and never multiplied.
+    """
+    splits, turn = layout.shape.splits, layout.blocks * layout.shape.ahead
+    if splits == 1:
+        return ["    let begin = 0u;", "    let end = shape.z;"]
+    return [
+        f"    let each = (shape.z + {turn * splits - 1}u) / {turn * splits}u * {turn}u;",
+        "    let begin = split * each;",
+        "    let end = min(begin + each, shape.z);",
+    ]
+
+
+def add_up(layout: Layout) -> list[str]:
+    """Lines that add the teams' sums, as many at a time as workgroup memory holds, and finish them."""
+    shape = layout.shape
+    quarters = shape.rows // 4
+    values = [f"sum{q}_{t}" for t in range(shape.tokens) for q in range(quarters)]
+    at_once = len(values)
+    while at_once * shape.threads * VALUE > layout.nbytes:
+        at_once //= 2
+    out: list[str] = []
+    for first in range(0, len(values), at_once):
+        if first:
+            out.append("    workgroupBarrier();")
+        for index, value in enumerate(values[first : first + at_once]):
+            out.append(f"    {layout.place(f'(thread + {index * shape.threads}u)')} = {value};")
+        out += ["    workgroupBarrier();", *_finish(layout, first, at_once)]
+    return out + (_last(layout) if shape.splits > 1 else [])
+
+
+def _finish(layout: Layout, first: int, count: int) -> list[str]:
+    """Lines that finish the results of `count` sums of each thread of a team, the `first` and those after."""
+    shape = layout.shape
+    size, quarters, wide = shape.threads // shape.teams, shape.rows // 4, shape.wide
+    place = layout.place(f"(item / {size}u * {shape.threads}u + other * {size}u + item % {size}u)")
+    pairs = shape.deep > 1
+    lane_w = f"item % {size}u{' / 2u' if pairs else ''} % {wide}u"
+    lane_x = f"item % 2u + item % {size}u / {2 * wide}u * 2u" if pairs else "0u"
+    return [
+        f"    for (var item = thread; item < {count * size}u; item += {shape.threads}u) {{",
+        "        var total = vec4<f32>(0.0);",
+        f"        for (var other = 0u; other < {shape.teams}u; other++) {{",
+        f"            total += {place};",
+        "        }",
+        f"        let value = item / {size}u + {first}u;",
+        f"        let lane_w = {lane_w} + value % {quarters}u * {wide}u;",
+        f"        let four = {lane_x} + value / {4 * quarters}u * {shape.deep}u;",
+        f"        let lane_x = four * 4u + value / {quarters}u % 4u;",
+        *(_hand_over(layout) if shape.splits > 1 else _store_result(layout)),
+        "    }",
+    ]
+
+
+def _store_result(layout: Layout) -> list[str]:
+    """Lines that finish `total`, of four rows and a token of the tile."""
+    return [
+        "        let row = first_row + lane_w * 4u;",
+        "        let token = first_token + lane_x;",
+        "        if is_inside && row <= last_row && token <= last_token {",
+        "            finish(part, token, place.z + row / 4u, total);",
+        "        }",
+    ]
+
+
+def _hand_over(layout: Layout) -> list[str]:
+    """Lines that leave `total` for the last workgroup of the tile to add up."""
+    items = layout.rows * layout.shape.group_tokens
+    return [
+        "        if is_inside {",
+        f"            let spot = ((index * groups.x + group.x) * {layout.shape.splits}u + split) * {items}u;",
+        f"            hand_over(spot + lane_x * {layout.rows}u + lane_w, total);",
+        "        }",
+    ]
+
+
+def _last(layout: Layout) -> list[str]:
+    """Lines by which the last workgroup of a tile adds up what all have handed over, in their order.
+
+    What they wrote before they were counted is there for who counts last; nobody has looked before.
+    """
+    shape, items = layout.shape, layout.rows * layout.shape.group_tokens
+    return [
+        "    if !is_inside {",
+        "        return;",
+        "    }",
+        "    storageBarrier();",
+        "    let tile = index * groups.x + group.x;",
+        "    if thread == 0u {",
+        f"        is_last = u32(count(tile) == {shape.splits - 1}u);",
+        "        if is_last != 0u {",
+        "            count_anew(tile); // for the next kernel",
+        "        }",
+        "    }",
+        "    workgroupBarrier();",
+        "    storageBarrier(); // what the others wrote, after they are known to have",
+        "    if is_last == 0u {",
+        "        return;",
+        "    }",
+        f"    for (var item = thread; item < {items}u; item += {shape.threads}u) {{",
+        "        var total = vec4<f32>(0.0);",
+        f"        for (var other = 0u; other < {shape.splits}u; other++) {{",
+        f"            total += handed((tile * {shape.splits}u + other) * {items}u + item);",
+        "        }",
+        f"        let lane_w = item % {layout.rows}u;",
+        f"        let lane_x = item / {layout.rows}u;",
+        *_store_result(layout),
+        "    }",
+    ]
