@@ -280,6 +280,10 @@ def _reductions(head: Head) -> dict[str, str]:
     }
 
 
+MOST_SUBGROUP = 128
+"""Threads of a subgroup, at most (WebGPU specification, on GPUAdapterInfo): Tint refuses to swap further."""
+
+
 def _with_subgroups(name: str, head: Head, folded: str, combine: str) -> str:
     """Threads swap within their subgroup what the columns have; then each takes the subgroups' results.
 
@@ -287,7 +291,7 @@ def _with_subgroups(name: str, head: Head, folded: str, combine: str) -> str:
     """
     steps = []
     distance = head.shares
-    while distance < head.threads:
+    while distance < min(head.threads, MOST_SUBGROUP):
         steps.append(
             f"    b = subgroupShuffleXor(a, {distance}u);\n    a = select(a, {combine}, {distance}u < width);"
         )

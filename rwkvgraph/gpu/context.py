@@ -29,7 +29,7 @@ from rwkvgraph.gpu.adapter import AdapterInfo, choose_adapter
 from rwkvgraph.gpu.compiling import DumpShader, Kernel, Kernels, Shader, Signature
 from rwkvgraph.gpu.faults import LESS_MEMORY, faults
 from rwkvgraph.gpu.native import driver
-from rwkvgraph.gpu.probe import COHERENT, measure_target
+from rwkvgraph.gpu.probe import COHERENT, SUBGROUPS, measure_target
 
 Use = Literal["storage", "uniform", "staging", "queries"]
 
@@ -75,7 +75,7 @@ class Context:
         DeviceError with what there is and how to get more, and LoadError for such a file that is none.
         """
         info, handle = choose_adapter(adapter)
-        wanted = {"subgroup", "timestamp-query", COHERENT} & set(handle.features)
+        wanted = {*SUBGROUPS, "timestamp-query", COHERENT} & set(handle.features)
         try:
             # With no limits named, wgpu-py 0.32 grants all that the adapter has.
             device = handle.request_device_sync(label="rwkvgraph", required_features=sorted(wanted))

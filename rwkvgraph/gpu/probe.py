@@ -43,13 +43,14 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
         uniform_alignment=given["min-uniform-buffer-offset-alignment"],
         storage_alignment=given["min-storage-buffer-offset-alignment"],
     )
-    allowed = os.environ.get("RWKVGRAPH_SUBGROUPS") != "0" and "subgroup" in device.features
+    allowed = os.environ.get("RWKVGRAPH_SUBGROUPS") != "0" and SUBGROUPS & set(device.features)
     dialect = probe_dialect(device) if allowed else None
     kind: Literal["cpu", "gpu"] = "cpu" if info.kind == "software" else "gpu"
     lanes = 32 if is_known(info) else 0
     if dialect and kind == "cpu":
         lanes = measure_lanes(device, dialect)
-    resident = _resident(info) if dialect else 0
+    # Tint asks for proof that all threads of a workgroup reach a barrier: relays go by what is in memory.
+    resident = _resident(info) if dialect is NAGA else 0
     pairs = os.environ.get("RWKVGRAPH_PAIRS") != "0"
     target = Target(
         limits, dialect or NAGA, dialect is not None, kind, lanes, resident, pairs, is_known(info)
@@ -76,6 +77,9 @@ def is_known(info: AdapterInfo) -> bool:
     """Whether it is a GPU of NVIDIA's through Vulkan: subgroups have 32 threads, though none says so."""
     return info.backend == "Vulkan" and info.kind == "discrete" and info.name.upper().startswith("NVIDIA")
 
+
+SUBGROUPS = {"subgroup", "subgroups"}
+"""The feature of devices whose kernels may call subgroup functions: wgpu-native's name, and WebGPU's."""
 
 COHERENT = "memory-decoration-coherent"
 """The feature of devices whose bindings may be `@coherent`."""

@@ -6,6 +6,7 @@ Dawn's null backend needs no driver, and has the limits of browsers.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -266,6 +267,15 @@ def test_naga_accepts_the_products_for_much_workgroup_memory(gpu: Context, tmp_p
     for source in products("naga", ROOMY):
         note(found, source)
     check_naga(tuple(found.values()), gpu, tmp_path)
+
+
+def test_no_swap_reaches_further_than_a_subgroup_can() -> None:
+    """Which Tint refuses; its null backend has no room for the kernels that once did."""
+    size, width, hidden, vocab, ranks = SHAPES[0]
+    graph = Model.load(synthetic_v7(2, width, size, hidden, vocab, ranks), device="cpu").graph
+    found = compile(graph, None, Target(ROOMY, TINT, True, "gpu", lanes=32)).sources()
+    masks = {int(mask) for source in found for mask in re.findall(r"ShuffleXor\(\w+, (\d+)u\)", source.text)}
+    assert max(masks) == 64
 
 
 @pytest.mark.parametrize("dialect", ["naga", "tint"])
