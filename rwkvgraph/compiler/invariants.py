@@ -127,8 +127,9 @@ def check_program(fused: Fused, program: Program, limits: Limits) -> None:
         if len(set(item.buffers)) != count or count > limits.max_storage_buffers:
             raise _broken("lower", f"{item!r} binds {count} buffers, or one twice")
         for variant in item.variants:
-            if len(variant.source.bindings) > count:
-                raise _broken("lower", f"{item!r} has a shader with {len(variant.source.bindings)} bindings")
+            numbers = [binding.index for binding in variant.source.bindings]
+            if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > count:
+                raise _broken("lower", f"{item!r} has a shader with bindings {numbers}")
         if item.variants[-1].max_rows is not None:
             raise _broken("lower", f"{item!r} has no shader for more than {item.variants[-1].max_rows} rows")
 

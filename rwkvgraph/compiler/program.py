@@ -166,6 +166,10 @@ class Pass:
         rows = self.rows.at(sizes)
         return next(item for item in self.variants if item.max_rows is None or rows <= item.max_rows)
 
+    def bound(self, variant: Variant) -> tuple[Buffer | Slot, ...]:
+        """What one of its kernels binds: some have no use for the last of them."""
+        return self.buffers[: len(variant.source.bindings)]
+
     def __str__(self) -> str:
         binds = ", ".join(buffer.name for buffer in self.buffers)
         return f"{self.label}   binds {binds}"

@@ -77,8 +77,7 @@ def steps_of(passes: Sequence[Pass]) -> list[Step]:
         ):
             steps.append(Step(item, again.variant, again.buffers, is_beside=True))
         else:
-            # Behind them a pass may bind the tables, which legs do not look at.
-            steps.append(Step(item, item.leg, item.buffers[: len(item.leg.source.bindings)]))
+            steps.append(Step(item, item.leg, item.bound(item.leg)))
     return steps
 
 

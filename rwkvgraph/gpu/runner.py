@@ -254,8 +254,7 @@ class Runner:
             return None
         kernel = self.kernel(item, variant)
         offset = self._table.offset(index, item.variants.index(variant))
-        buffers = item.buffers[: len(variant.source.bindings)]  # some kernels have no use for the last ones
-        group = self._group(index, kernel, variant, buffers, owner, state)
+        group = self._group(index, kernel, variant, item.bound(variant), owner, state)
         return Step(kernel.pipeline, group, offset, grid)
 
     def kernel(self, item: Pass | Relay, variant: Variant) -> Kernel:

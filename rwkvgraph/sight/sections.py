@@ -235,12 +235,11 @@ def _card(
     }
     if stage == "fuse":
         return card
-    accesses = step.item.variant(writer.sizes).source.bindings
-    homes = step.item.buffers[: len(accesses)]  # some kernels have no use for the last ones
+    variant = step.item.variant(writer.sizes)
     card["binds"] = [
         [writer.own(home.name), _access(binding.writable, binding.is_texture), binding.element,
          moved.reads.get(home, 0), moved.writes.get(home, 0)]
-        for home, binding in zip(homes, accesses, strict=True)
+        for home, binding in zip(step.item.bound(variant), variant.source.bindings, strict=True)
     ]  # fmt: skip
     card["variants"] = _variants(writer, step) if stage == "program" else []
     return card
