@@ -138,10 +138,11 @@ def _by_leg(name: str, numbers: Sequence[int], texts: Sequence[str]) -> str:
     cases: dict[str, list[int]] = {}
     head, result = "", ""
     for index in numbers:
-        for own, given, returns, body in _FUNCTION.findall(texts[index]):
-            if own == f"{name}_{index}":
-                head, result = given, returns
-                cases.setdefault(re.sub(rf"_{index}\b", "_", body), []).append(index)
+        functions = {own: rest for own, *rest in _FUNCTION.findall(texts[index])}
+        if f"{name}_{index}" in functions:
+            head, result, _ = functions[f"{name}_{index}"]
+            bodies = _reached(f"{name}_{index}", {own: rest[2] for own, rest in functions.items()})
+            cases.setdefault(re.sub(rf"_{index}\b", "_", bodies), []).append(index)
     arguments = ", ".join(item.partition(":")[0].strip() for item in head.split(","))
     answer = "return " if result else ""
     calls = [(members, f"{answer}{name}_{members[0]}({arguments});") for members in cases.values()]
@@ -153,6 +154,16 @@ def _by_leg(name: str, numbers: Sequence[int], texts: Sequence[str]) -> str:
         labels += ", default" if call == calls[-1][1] else ""
         lines.append(f"        case {labels}: {{\n            {call}\n        }}")
     return "\n".join([*lines, "    }", "}"])
+
+
+def _reached(name: str, bodies: Mapping[str, str]) -> str:
+    """The bodies of a function and of all that it calls: any of them may read the leg's table."""
+    order = [name]
+    for own in order:
+        order += [
+            called for called in re.findall(r"\w+", bodies[own]) if called in bodies and called not in order
+        ]
+    return "\n".join(bodies[own] for own in order)
 
 
 def _case(leg: Leg, index: int, threads: int) -> str:

@@ -120,6 +120,20 @@ def test_an_engine_is_there_once_on_the_table_of_all_legs() -> None:
     assert re.search(r"fn input\(index: u32\) -> u32 \{\n    return input_0\(index\);", text)
 
 
+def test_functions_that_call_what_reads_their_own_tables_are_not_the_same() -> None:
+    def ragged(source: Source) -> Source:
+        inside = "fn inside(index: u32) -> u32 {\n    return min(index, here.at[0u].w);\n}\nfn input("
+        text = source.text.replace("fn input(", inside, 1).replace(
+            "    return index;", "    return inside(index);"
+        )
+        return Source(text, source.bindings, 64, source.label, source.engine)
+
+    same = [Leg(with_engine("b1[index]"), (0,), 3), Leg(with_engine("b1[index]"), (0,), 3)]
+    assert "return input_1(index);" not in relay("two", same, (X, Y), 64).text
+    apart = [Leg(ragged(leg.source), (0,), 3) for leg in same]
+    assert "return input_1(index);" in relay("two", apart, (X, Y), 64).text
+
+
 def test_a_relay_has_one_engine() -> None:
     other = Source(with_engine("1u").text, (X,), 64, "other", ENGINE[1:])
     with pytest.raises(ValueError, match="2 engines; a relay has one"):

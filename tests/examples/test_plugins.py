@@ -15,9 +15,11 @@ import rwkvgraph as rg
 from rwkvgraph import assets
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.engine import HostEngine
+from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.op import Array
 from rwkvgraph.testing import GPU_TOLERANCE, check_op, holding
 from tests.examples.conftest import Example
+from tests.rwkvgraph.hardware import relay_context
 from tests.rwkvgraph.models.oracle_v7 import Oracle
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 from tests.rwkvgraph.models.yardstick import TIMES_FLOAT32, expect, largest
@@ -125,6 +127,22 @@ def test_dynamic_lora_equals_a_model_of_merged_weights_but_for_their_rounding(
     model, other = rg.Model.load(weights, gpu), rg.Model.load(halves, gpu)
     apart = largest(run(model, TOKENS, hooks) - run(other, TOKENS))
     assert apart <= rounding + 2 * TIMES_FLOAT32 * wanted.logits_noise  # of the two models' float32
+
+
+@pytest.mark.gpu
+def test_dynamic_lora_in_relays_equals_weights_merged_in_float64(
+    weights: Tensors, adapters: list[Tensors], lora: ModuleType
+) -> None:
+    """Ranks are no whole blocks, and several matrices of a layer take their columns from one slot."""
+    hooks, set_mix = lora.attach(*adapters)
+    set_mix(*MIXES[0])
+    context = relay_context(coherent=True)
+    model = rg.Model.load(weights, context)
+    expect(merged(weights, adapters, MIXES[0]), TOKENS).check_logits(run(model, TOKENS, hooks))
+    program = model.program(hooks)
+    assert isinstance(program, Runner)
+    assert any(relay.meets for relay in program.program.relays)
+    context.destroy()
 
 
 def test_dynamic_lora_of_scale_0_is_the_model_itself(

@@ -3,10 +3,24 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from rwkvgraph.compiler import Target
+from rwkvgraph.gpu import Context
+from rwkvgraph.gpu.probe import COHERENT
 
 
 def hardware(target: Target, **changes: Any) -> Target:
     """A target as one of a GPU that has no relays, with these fields. Lanes of software are unknown."""
     lanes = target.lanes if target.kind == "gpu" else 0
     return replace(target, **{"kind": "gpu", "lanes": lanes, "resident": 0, **changes})
+
+
+def relay_context(coherent: bool) -> Context:
+    """A device with relays; coherent: whose layers may be laps of one."""
+    context = Context.create()
+    if coherent and COHERENT not in context.device.features:
+        pytest.skip(f"{context.info.name} has no @coherent")
+    resident = context.target.resident or 1
+    context.target = replace(context.target, kind="gpu", lanes=0, resident=resident, coherent=coherent)
+    return context

@@ -14,7 +14,6 @@ import rwkvgraph as rg
 from rwkvgraph import ops, v7
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
-from rwkvgraph.gpu.probe import COHERENT
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
 from rwkvgraph.models import arena
@@ -22,6 +21,7 @@ from rwkvgraph.runtime import Ahead, Course, steps
 from rwkvgraph.sampler import Sampler
 from rwkvgraph.state import State
 from rwkvgraph_codegen import LATE
+from tests.rwkvgraph.hardware import relay_context
 from tests.rwkvgraph.models.oracle_v7 import Array
 from tests.rwkvgraph.models.synthetic import synthetic
 from tests.rwkvgraph.models.yardstick import expect, feed
@@ -30,16 +30,6 @@ pytestmark = pytest.mark.gpu
 PROMPT = [0, 17, 91, 4, 255, 3]
 TOO_MANY = 1024
 """Workgroups of 256 threads that no device here runs at once."""
-
-
-def relay_context(coherent: bool) -> Context:
-    """A device with relays; coherent: whose layers may be laps of one."""
-    context = Context.create()
-    if coherent and COHERENT not in context.device.features:
-        pytest.skip(f"{context.info.name} has no @coherent")
-    resident = context.target.resident or 1
-    context.target = replace(context.target, kind="gpu", lanes=0, resident=resident, coherent=coherent)
-    return context
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["a layer", "laps"])
