@@ -11,6 +11,9 @@ VENV ?= .venv
 # Two workers: compiling shaders for llvmpipe takes one thread each. What is marked slow takes minutes more:
 # make test PYTEST_ARGS="-n 2 --dist loadfile" has it too.
 PYTEST_ARGS ?= -n 2 --dist loadfile -m "not slow"
+# Tests of whole models and hooks that run a second time, with what is made for GPUs alone.
+AS_GPU := tests/examples $(addprefix tests/rwkvgraph/, models/test_every_slot.py models/test_versions.py \
+    test_batching.py test_capture.py test_hooks.py test_state.py)
 
 # llvmpipe's compiled shaders: the wheel, the demo and both workers share them, also where there is no home to keep
 # them in. `make clean` forgets them.
@@ -50,6 +53,7 @@ types: $(VENV)/.installed-dev
 # Where an adapter was found, and in CI in any case, tests that need one fail without it rather than skip.
 pytest: $(VENV)/.installed-dev adapter
 	if [ -e $(VENV)/.adapter ] || [ -n "$$CI" ]; then export RWKVGRAPH_REQUIRE_GPU=1; fi; \
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "gpu and not slow" --as-gpu $(AS_GPU) && \
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # The wheel as a user gets it: in an environment of its own, run from a folder that is no checkout.

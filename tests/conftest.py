@@ -6,6 +6,7 @@ Tests that use `gpu` are marked `gpu` by that alone.
 import difflib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,11 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from wgpu.classes import GPUDevice
+
+    from rwkvgraph.compiler import Target
     from rwkvgraph.gpu import Context
+    from rwkvgraph.gpu.adapter import AdapterInfo
 
 os.environ.setdefault("RWKVGRAPH_CHECK", "1")  # every stage of every compilation is held to its rules
 
@@ -26,10 +31,26 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --update-golden."""
+    """Add --update-golden and --as-gpu."""
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite tests/golden from what tests produce"
     )
+    parser.addoption(
+        "--as-gpu", action="store_true", help="take the device for a GPU whose layers are laps of relays"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is made for GPUs has to be right on software, too, where one workgroup does all of a relay."""
+    if config.getoption("--as-gpu"):
+        from rwkvgraph.gpu import probe  # not at the top: most tests need no wgpu
+
+        def taken(device: "GPUDevice", info: "AdapterInfo") -> "Target":
+            target = probe.measure_target(device, info)
+            resident, coherent = target.resident or 1, probe.COHERENT in device.features
+            return replace(target, kind="gpu", lanes=0, looks=True, resident=resident, coherent=coherent)
+
+        pytest.MonkeyPatch().setattr("rwkvgraph.gpu.context.measure_target", taken)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
