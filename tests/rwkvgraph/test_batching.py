@@ -205,6 +205,8 @@ def test_runs_of_any_length_compile_nothing(gpu: Context, small_tensors: dict[st
     for item in program.program.passes:  # each has a few kernels, by number of rows
         for variant in item.variants:
             program.kernel(item, variant)
+    for relay in program.program.every_relay:  # and where a token is alone, one
+        program.kernel(relay, relay.variant)
     kernels = len(gpu.kernels)
     sweep = [*range(1, 70), *range(70, 600, 41), 600]
     for count in sweep:
