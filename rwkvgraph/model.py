@@ -43,9 +43,8 @@ Device = Context | str | None
 
 def arena_for(reader: Reader, target: Target, on_device: bool = True) -> Arena:
     """Where weights lie for a target. on_device: whether in its memory, not the host's."""
-    most = min(target.limits.max_storage_binding, target.limits.max_buffer)
     textures = on_device and tuning_for(target).weights_in_textures
-    return Arena(reader, most, textures, together=target.coherent)
+    return Arena(reader, target.limits.most_bytes, textures, together=target.coherent)
 
 
 class Model:

@@ -6,7 +6,6 @@ Tests that use `gpu` are marked `gpu` by that alone.
 import difflib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,11 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """What is made for GPUs has to be right on software, too, where one workgroup does all of a relay."""
     if config.getoption("--as-gpu"):
         from rwkvgraph.gpu import probe  # not at the top: most tests need no wgpu
+        from tests.rwkvgraph.hardware import with_relays
 
         def taken(device: "GPUDevice", info: "AdapterInfo") -> "Target":
             target = probe.measure_target(device, info)
-            resident, coherent = target.resident or 1, probe.COHERENT in device.features
-            return replace(target, kind="gpu", lanes=0, looks=True, resident=resident, coherent=coherent)
+            return with_relays(target, probe.COHERENT in device.features, looks=True)
 
         pytest.MonkeyPatch().setattr("rwkvgraph.gpu.context.measure_target", taken)
 

@@ -6,7 +6,7 @@ from rwkvgraph_codegen.matmul_layout import VALUE, Layout
 
 
 def span_of(layout: Layout) -> list[str]:
-    """Lines that say which blocks of columns a workgroup takes: all, or as many as each that shares them.
+    """Lines that say which blocks of columns a workgroup takes: all, or as many as each that shares the tile.
 
     Whole turns of the loop: what lies behind them is loaded ahead, and never multiplied.
     """
@@ -17,6 +17,7 @@ def span_of(layout: Layout) -> list[str]:
         f"    let each = (shape.z + {turn * splits - 1}u) / {turn * splits}u * {turn}u;",
         "    let begin = split * each;",
         "    let end = min(begin + each, shape.z);",
+        "    let tile = index * groups.x + group.x;",
     ]
 
 
@@ -77,7 +78,7 @@ def _hand_over(layout: Layout) -> list[str]:
     items = layout.rows * layout.shape.group_tokens
     return [
         "        if is_inside {",
-        f"            let spot = ((index * groups.x + group.x) * {layout.shape.splits}u + split) * {items}u;",
+        f"            let spot = (tile * {layout.shape.splits}u + split) * {items}u;",
         f"            hand_over(spot + lane_x * {layout.rows}u + lane_w, total);",
         "        }",
     ]
@@ -94,7 +95,6 @@ def _last(layout: Layout) -> list[str]:
         "        return;",
         "    }",
         "    storageBarrier();",
-        "    let tile = index * groups.x + group.x;",
         "    if thread == 0u {",
         f"        is_last = u32(count(tile) == {shape.splits - 1}u);",
         "        if is_last != 0u {",

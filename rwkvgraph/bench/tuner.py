@@ -16,7 +16,7 @@ from rwkvgraph.bench.products import Case, Product, Run
 from rwkvgraph.bench.steady import AGREEMENT, Rounds, Samples
 from rwkvgraph.compiler import compile
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.tuning import is_usable, kernel_for, kernel_of, suits, tuning_for
+from rwkvgraph.compiler.tuning import is_usable, kernel_for, kernel_of, suits, takes, tuning_for
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.load.reader import Reader
 from rwkvgraph.ops.matmul import Matmul
@@ -199,7 +199,7 @@ def rules_for(trials: Sequence[Trial], wrong: Collection[Shape] = ()) -> Rules:
 
     def total(rules: Rules) -> float:
         return sum(
-            next(cost[s][at] for s, least in rules if _takes(s, least, made[s][at]))
+            next(cost[s][at] for s, least in rules if takes(s, made[s][at], least))
             for at in range(len(trials))
         )
 
@@ -214,11 +214,6 @@ def rules_for(trials: Sequence[Trial], wrong: Collection[Shape] = ()) -> Rules:
             break
         best = longer
     return best
-
-
-def _takes(shape: Shape, least: int, groups: int) -> bool:
-    """Whether a rule's kernel is taken where it makes so many workgroups."""
-    return groups >= least and (not shape.max_groups or groups <= shape.max_groups)
 
 
 def chosen_by(table: Sequence[Shape], trial: Trial) -> Shape:

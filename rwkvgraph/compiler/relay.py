@@ -213,7 +213,11 @@ def relay_of(
     steps = steps_of(passes)
     sides = [step.side for step in steps]
     if by_home:
-        sides = [(_at_one(own, _buffers(sides)), source) for own, source in sides]
+        firsts = {home_of(item): item for item in reversed(_buffers(sides))}
+        sides = [
+            (tuple(firsts[home_of(item)] if home_of(item) else item for item in own), source)
+            for own, source in sides
+        ]
     buffers = _buffers(sides)
     legs = [_leg(side, buffers, _own_rows(step)) for side, step in zip(sides, steps, strict=True)]
     label = " | ".join(item.label for item in passes)
@@ -221,14 +225,6 @@ def relay_of(
     table = _table(steps, legs, _touched(steps, after), target)
     variant = Variant(source, table, Grid(Amount(target.resident)), 1)
     return Relay(first, tuple(passes), variant, (*buffers, MEETING))
-
-
-def _at_one(
-    buffers: tuple[Buffer | Slot, ...], every: tuple[Buffer | Slot, ...]
-) -> tuple[Buffer | Slot, ...]:
-    """Buffers, the first of them all in place of those that share its memory."""
-    firsts = {home_of(item): item for item in reversed(every)}
-    return tuple(item if home_of(item) is None else firsts[home_of(item)] for item in buffers)
 
 
 def _touched(steps: Sequence[Step], after: Sequence[Pass]) -> list[Row]:

@@ -30,6 +30,11 @@ class Limits:
     uniform_alignment: int
     storage_alignment: int
 
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of the largest buffer that one binding reaches."""
+        return min(self.max_storage_binding, self.max_buffer)
+
     @classmethod
     def webgpu_default(cls) -> Self:
         """The limits that every WebGPU device has: WebGPU specification, table in section 3.6.2."""

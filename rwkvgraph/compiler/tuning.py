@@ -116,8 +116,12 @@ def _idle(shape: Shape, columns: int) -> int:
 def suits(shape: Shape, rows: Sequence[int], tokens: int) -> bool:
     """Whether a table's kernel is meant for runs of so many tokens, over matrices of so many rows."""
     is_within = shape.max_tokens is None or tokens <= shape.max_tokens
-    groups = shape.groups(rows, tokens)
-    return is_within and groups >= shape.min_groups and (not shape.max_groups or groups <= shape.max_groups)
+    return is_within and takes(shape, shape.groups(rows, tokens), shape.min_groups)
+
+
+def takes(shape: Shape, groups: int, least: int) -> bool:
+    """Whether a rule that takes a kernel from so many workgroups on takes it for these."""
+    return groups >= least and (not shape.max_groups or groups <= shape.max_groups)
 
 
 def _changes(shape: Shape, rows: Sequence[int]) -> list[int]:

@@ -195,11 +195,9 @@ def _buffer(tensor: Tensor) -> Buffer:
 
 def _with_last(offset: Amount, tensor: Tensor, stride: int) -> Amount:
     last = tensor.view.from_last
-    return (
-        offset
-        if last is None
-        else replace(offset, constant=offset.constant - stride, factor=stride, size=last)
-    )
+    if last is None:
+        return offset
+    return replace(offset, constant=offset.constant - stride, factor=stride, size=last)
 
 
 def _table_row(offset: Amount, row: int, middle: int, inner: int) -> TableRow:

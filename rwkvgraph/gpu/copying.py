@@ -86,7 +86,7 @@ class Copying:
 def _buffers(context: Context) -> tuple[int, GPUBuffer, GPUBuffer]:
     limits = context.target.limits
     wanted = SOFTWARE_SIZE if context.info.kind == "software" else SIZE
-    size = min(wanted, limits.max_storage_binding, limits.max_buffer) // VECTOR * VECTOR
+    size = min(wanted, limits.most_bytes) // VECTOR * VECTOR
     while True:
         try:
             return size, context.buffer(size, "source of copies"), context.buffer(size, "target of copies")

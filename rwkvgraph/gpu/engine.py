@@ -28,8 +28,7 @@ class GpuEngine:
         self._ticket: int | None = None
         self._pending = 0
         self._scratch: GPUBuffer | None = None
-        limits = context.target.limits
-        self.most_bytes = min(limits.max_storage_binding, limits.max_buffer)
+        self.most_bytes = context.target.limits.most_bytes
 
     def __repr__(self) -> str:
         return f"GpuEngine({len(self._resident)} buffers of weights on {self.context!r})"

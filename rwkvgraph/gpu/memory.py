@@ -73,12 +73,8 @@ class DeviceMemory:
         """Rows of the leading axis, each flat: (stop - start, elements of a row)."""
         dtype = self._buffer.dtype
         at, count = start * self.width * dtype.bytes, (stop - start) * self.width * dtype.bytes
-        flat = (
-            download(self.owner, self.gpu, self.start + at, count)
-            .view(dtype.numpy)
-            .reshape(stop - start, self.width)
-        )
-        return flat[:, : self.used]
+        flat = download(self.owner, self.gpu, self.start + at, count).view(dtype.numpy)
+        return flat.reshape(stop - start, self.width)[:, : self.used]
 
     def write_rows(self, start: int, rows: Array) -> None:
         """Replace rows of the leading axis."""
@@ -205,18 +201,17 @@ def memories_for(context: Context, buffers: Sequence[Buffer], sizes: Sizes) -> d
 
     Every one begins where a binding may: rows that are no multiple of that have memory of their own.
     """
-    limits, homes = context.target.limits, dict[Home, GPUBuffer]()
+    target, homes = context.target, dict[Home, GPUBuffer]()
     found: dict[Buffer, DeviceMemory] = {}
     for buffer in buffers:
-        home, rows = buffer.home, resolve(buffer.shape[0], sizes)
-        row_bytes = row_width(buffer.shape) * buffer.dtype.bytes
-        count, most = rows * row_bytes, min(limits.max_storage_binding, limits.max_buffer)
-        if not (context.target.coherent and home) or row_bytes % LINE or count * home.count > most:
-            found[buffer] = DeviceMemory(context, buffer, sizes)
-            continue
-        if home not in homes:
-            homes[home] = context.buffer(count * home.count, home.name)
-        found[buffer] = DeviceMemory(context, buffer, sizes, (homes[home], count * buffer.place))
+        home, row_bytes = buffer.home, row_width(buffer.shape) * buffer.dtype.bytes
+        nbytes = resolve(buffer.shape[0], sizes) * row_bytes
+        place, can_share = None, target.coherent and row_bytes % LINE == 0
+        if can_share and home and nbytes * home.count <= target.limits.most_bytes:
+            if home not in homes:
+                homes[home] = context.buffer(nbytes * home.count, home.name)
+            place = homes[home], nbytes * buffer.place
+        found[buffer] = DeviceMemory(context, buffer, sizes, place)
     return found
 
 

@@ -73,7 +73,6 @@ class Runner:
         self.most_outputs = min(self._most([row]), max(1, MOST_OUTPUT_BYTES // row))
         self._resident = resident
         self._users: dict[Buffer, AnyMemory] = {}
-        self._numbers = {relay: number for number, relay in enumerate(program.every_relay)}
         self.meeting = Meeting(context, program.every_relay)
         self._table = Uniforms(program, context, self.meeting.trial_words)
         self._capacity: dict[Dim, int] = {}
@@ -103,9 +102,8 @@ class Runner:
 
     def _most(self, widths: Sequence[int]) -> int:
         limits = self.context.target.limits
-        room = min(limits.max_storage_binding, limits.max_buffer)
         # Tokens are a dimension of some grids, and llvmpipe ends every loop after 65,535 turns.
-        return min([limits.max_workgroups_per_dimension, *(room // width for width in widths)])
+        return min([limits.max_workgroups_per_dimension, *(limits.most_bytes // width for width in widths)])
 
     def run(self, inputs: Mapping[Buffer, Array], sizes: Sizes, owner: Any, state: Memories) -> Array | None:
         """Run once; gives the output's rows (O, …), or None without waiting where there are none.
@@ -236,13 +234,12 @@ class Runner:
 
     def _relay_step(self, relay: Relay, sizes: Sizes, owner: Any, state: Memories) -> Step | None:
         """The dispatch of a relay; None where its workgroups meet and do not all run at the same time."""
-        variant, number = relay.variant, self._numbers[relay]
+        variant = relay.variant
         kernel = self.kernel(relay, variant)
-        key = ("relay", number)
-        group = self._group(key, kernel, variant, relay.buffers, owner, state, relay.whole)
+        group = self._group(relay, kernel, variant, relay.buffers, owner, state, relay.whole)
         if relay.meets and not self.meeting.is_proven(relay, kernel, group, self._table.trial):
             return None
-        offset = self._table.offset("relay", number)
+        offset = self._table.offset(relay)
         grid = variant.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
         return Step(kernel.pipeline, group, offset, grid)
 

@@ -12,21 +12,23 @@ from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.view import Dim, Sizes, round_up
 
+Key = tuple[int | Relay, int]
+"""A kernel of a program: its pass, by its number, or its relay; which of the pass's kernels it is."""
 
-def _keyed(program: Program) -> dict[tuple[int | str, int], Variant]:
+
+def _keyed(program: Program) -> dict[Key, Variant]:
     """Every kernel of a program, by its pass and number, or as a relay's.
 
     Those of a single token come first, one behind the other as they run: kernels look ahead at the next.
     """
-    numbers = {relay: number for number, relay in enumerate(program.every_relay)}
-    found: dict[tuple[int | str, int], Variant] = {}
+    found: dict[Key, Variant] = {}
     for at, item in program.dispatched(program.relays):
         if isinstance(item, Relay):
-            found["relay", numbers[item]] = item.variant
+            found[item, 0] = item.variant
         else:
             found[at, 0] = item.variants[0]
-    for relay, number in numbers.items():
-        found.setdefault(("relay", number), relay.variant)
+    for relay in program.every_relay:
+        found.setdefault((relay, 0), relay.variant)
     for at, step in enumerate(program.passes):
         for number, variant in enumerate(step.variants):
             found.setdefault((at, number), variant)
@@ -43,7 +45,7 @@ class Uniforms:
         self._context = context
         limits = context.target.limits
         self._align = max(limits.uniform_alignment, limits.storage_alignment)
-        self._offsets: dict[tuple[int | str, int], int] = {}
+        self._offsets: dict[Key, int] = {}
         words: list[int] = []
         moving: list[tuple[int, int, int, Dim]] = []
         for key, variant in _keyed(program).items():
@@ -68,9 +70,9 @@ class Uniforms:
         self._key: Any = None
         self.gpu = context.buffer(max(len(words) * 4, 16), "uniforms", "uniform")
 
-    def offset(self, index: int | str, variant: int) -> int:
+    def offset(self, item: int | Relay, variant: int = 0) -> int:
         """Where a variant's uniform starts, in bytes."""
-        return self._offsets[index, variant]
+        return self._offsets[item, variant]
 
     def bytes_of(self, variant: Variant) -> int:
         """Size of a variant's uniform: `size` and at least one row of the table."""

@@ -16,11 +16,16 @@ def hardware(target: Target, **changes: Any) -> Target:
     return replace(target, **{"kind": "gpu", "lanes": lanes, "resident": 0, **changes})
 
 
+def with_relays(target: Target, coherent: bool, **changes: Any) -> Target:
+    """A target as one of a GPU that has relays; coherent: whose layers may be laps of one."""
+    resident = target.resident or 1
+    return replace(target, kind="gpu", lanes=0, resident=resident, coherent=coherent, **changes)
+
+
 def relay_context(coherent: bool) -> Context:
     """A device with relays; coherent: whose layers may be laps of one."""
     context = Context.create()
     if coherent and COHERENT not in context.device.features:
         pytest.skip(f"{context.info.name} has no @coherent")
-    resident = context.target.resident or 1
-    context.target = replace(context.target, kind="gpu", lanes=0, resident=resident, coherent=coherent)
+    context.target = with_relays(context.target, coherent)
     return context

@@ -4,7 +4,7 @@ Software adapters run one workgroup after another, so a relay has a single one t
 of all legs; on a GPU as many as usual wait for each other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -115,53 +115,53 @@ def test_layers_that_are_alike_are_laps_and_what_the_mathematics_say(lapping: Co
     assert dispatches(model, state) == len(laps) + 2
 
 
+Hook = Callable[[v7.Frame, list[rg.Buffer]], None]
+
+
+def with_states(
+    device: Context | str, hook: Hook, layers: int, runs: list[list[list[int]]]
+) -> tuple[Array, Model, rg.Hooks]:
+    """The last slot's logits after these runs, where each layer's hook is given the states up to its own."""
+    model = Model.load(synthetic(layers=layers, width=128, version="v7"), device)
+    kept: list[rg.Buffer] = []
+    hooks = rg.Hooks()
+
+    def call(frame: v7.Frame) -> None:
+        kept.append(frame.state.att_x)
+        hook(frame, kept)
+
+    for layer in range(layers):
+        hooks.add(v7.PreAttTokenShift(layer), call)
+    state = model.state(len(runs[0]))
+    for lists in runs:
+        row = model.run_with_hooks(lists, state, hooks)[-1]
+    assert row is not None
+    return row, model, hooks
+
+
 def test_states_that_share_their_memory_are_bound_alike(lapping: Context) -> None:
     """A kernel may not bind some of it to read and some to write: hooks bring two layers' states together."""
-    tensors, rows = synthetic(layers=6, width=128, version="v7"), []
-    for device in (lapping, "cpu"):
-        kept: list[rg.Buffer] = []
-        hooks = rg.Hooks()
 
-        for layer in range(6):
+    def add(frame: v7.Frame, kept: list[rg.Buffer]) -> None:
+        frame.att_x = frame.att_x + kept[max(0, len(kept) - 2)].tensor[-1]
 
-            @hooks.on(v7.PreAttTokenShift(layer))
-            def add(frame: v7.Frame, kept: list[rg.Buffer] = kept) -> None:
-                kept.append(frame.state.att_x)
-                frame.att_x = frame.att_x + kept[max(0, len(kept) - 2)].tensor[-1]
-
-        model = Model.load(tensors, device)
-        state = model.state(3)
-        for token in PROMPT:
-            row = model.run_with_hooks([[], [], [token]], state, hooks)[2]
-        assert row is not None
-        rows.append(row)
-        if device != "cpu":
-            assert max(laps_of(model, hooks)) > 1
-    assert np.abs(rows[0] - rows[1]).max() < 1e-4  # logits of about 10 in f32
+    row, model, hooks = with_states(lapping, add, 6, [[[], [], [token]] for token in PROMPT])
+    wanted, _, _ = with_states("cpu", add, 6, [[[], [], [token]] for token in PROMPT])
+    assert max(laps_of(model, hooks)) > 1
+    assert np.abs(row - wanted).max() < 1e-4  # logits of about 10 in f32
 
 
 def test_a_pass_that_reads_one_state_and_writes_another_of_its_kind_binds_both_alike(
     lapping: Context,
 ) -> None:
-    tensors, rows = synthetic(layers=3, width=128, version="v7"), []
-    for device in (lapping, "cpu"):
-        kept: list[rg.Buffer] = []
-        hooks = rg.Hooks()
-        for layer in range(3):
+    def halve(frame: v7.Frame, kept: list[rg.Buffer]) -> None:
+        if len(kept) > 1:
+            ops.blit(kept[-2].tensor * 0.5, kept[-1].tensor)
 
-            @hooks.on(v7.PreAttTokenShift(layer))
-            def halve(frame: v7.Frame, kept: list[rg.Buffer] = kept) -> None:
-                kept.append(frame.state.att_x)
-                if len(kept) > 1:
-                    ops.blit(kept[-2].tensor * 0.5, kept[-1].tensor)
-
-        model = Model.load(tensors, device)
-        state = model.state(2)
-        model.run_with_hooks([[1], [5, 6, 7]], state, hooks)
-        row = model.run_with_hooks([[], [9]], state, hooks)[1]
-        assert row is not None
-        rows.append(row)
-    assert np.abs(rows[0] - rows[1]).max() < 1e-4
+    row, wanted = (
+        with_states(device, halve, 3, [[[1], [5, 6, 7]], [[], [9]]])[0] for device in (lapping, "cpu")
+    )
+    assert np.abs(row - wanted).max() < 1e-4
 
 
 def test_states_too_large_for_one_binding_have_a_relay_a_layer(lapping: Context) -> None:

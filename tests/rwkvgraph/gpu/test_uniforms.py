@@ -37,7 +37,7 @@ def tables_of_one_token(runner: Runner) -> list[tuple[int, int, bool]]:
     found = []
     for at, item in enumerate(program.passes):
         if at in starts:
-            variant, offset = program.relays[starts[at]].variant, table.offset("relay", starts[at])
+            variant, offset = program.relays[starts[at]].variant, table.offset(program.relays[starts[at]])
         elif at not in joined:
             variant, offset = item.variants[0], table.offset(at, 0)
         else:
