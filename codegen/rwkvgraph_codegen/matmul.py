@@ -1,4 +1,4 @@
-"""The kernels of the matrix product: the family of a shape decides which of four modules writes one."""
+"""The kernels of the matrix product: the family of a shape decides which of five modules writes one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cache
 
 from rwkvgraph_codegen.matmul_lanes import lanes
 from rwkvgraph_codegen.matmul_layout import Layout
+from rwkvgraph_codegen.matmul_matrix import Tile, Units, matrix
 from rwkvgraph_codegen.matmul_shape import DECODE, Shape
 from rwkvgraph_codegen.matmul_share import share
 from rwkvgraph_codegen.matmul_split import split
@@ -14,18 +15,25 @@ from rwkvgraph_codegen.matmul_team import team
 
 @cache
 def matmul_main(
-    shape: Shape, subgroups: bool, prepares: bool = False, keeps: bool = False, looks: bool = False
+    shape: Shape,
+    subgroups: bool,
+    prepares: bool = False,
+    keeps: bool = False,
+    looks: bool = False,
+    units: Units = "none",
 ) -> str:
     """The entry point for a shape, with what it needs of workgroup memory.
 
     prepares: whether it calls `prepare` first; keeps, looks: whether `keep`, `look_ahead`. Only
-    "split" heeds these; "share" calls `prepare` in any case.
+    "split" heeds these; "share" calls `prepare` in any case. units: who multiplies the matrices of "matrix".
     """
     match shape.family:
         case "split":
             return f"{DECODE}\n{split(shape, subgroups, prepares, keeps, looks)}"
         case "lanes":
             return f"{DECODE}\n{lanes(shape)}"
+        case "matrix":
+            return matrix(shape, units)
         case "share":
             return f"{DECODE}\n{share(shape)}"
         case _:
@@ -37,12 +45,14 @@ def uses_subgroups(shape: Shape, available: bool) -> bool:
     return available and shape.family in ("split", "lanes")
 
 
-def workgroup_bytes(shape: Shape) -> int:
+def workgroup_bytes(shape: Shape, units: Units = "native") -> int:
     """Workgroup memory that the kernel of a shape takes."""
     match shape.family:
         case "split":
             return shape.threads * shape.rows * shape.tokens * 4
         case "lanes":
             return 0
+        case "matrix":
+            return Tile(shape, units).nbytes
         case _:
             return Layout(shape).nbytes

@@ -25,6 +25,12 @@ fn high(eight: vec4<u32>) -> vec4<f32> {
 }"""
 
 
+LANES = 32
+"""Threads of a subgroup, where it multiplies matrices."""
+
+SIDE = 16
+"""Rows and columns of a matrix that a subgroup multiplies."""
+
 MOST_GROUPS = 1024
 """Workgroups that may share tiles: so many are counted."""
 
@@ -43,6 +49,8 @@ class Shape:
     family "team": a workgroup is several `teams`, which share the columns of one tile; each is a rectangle of
     threads, `wide` along the rows, each with `rows` by `tokens` sums. Workgroup memory holds a step of
     `depth` columns, once or, with two `buffers`, twice; `ahead` steps more are on their way.
+    family "matrix": as "team", of subgroups in place of threads, 32 threads each: a team is a rectangle of
+    subgroups, `wide` along the rows, each with `rows` by `tokens` sums, in matrices of 16 by 16.
     family "share": for one token; a given number of workgroups share the matrix, and a thread multiplies
     `depth` columns of four rows at a time.
     splits: so many workgroups share the columns of a tile, for "team"; the last of them to come adds up what
@@ -70,18 +78,23 @@ class Shape:
     @property
     def deep(self) -> int:
         """Threads of a team along the tokens."""
-        return self.threads // self.teams // self.wide
+        return self.threads // self._together // self.teams // self.wide
+
+    @property
+    def _together(self) -> int:
+        """Threads that have sums together."""
+        return LANES if self.family == "matrix" else 1
 
     @property
     def group_rows(self) -> int:
         """Matrix rows of a workgroup, of one of its teams where those have rows of their own."""
-        threads = {"split": 1, "share": 1, "lanes": self.threads, "team": self.wide}
+        threads = {"split": 1, "share": 1, "lanes": self.threads, "team": self.wide, "matrix": self.wide}
         return self.rows * threads[self.family]
 
     @property
     def group_tokens(self) -> int:
         """Tokens of a workgroup."""
-        return self.tokens * (self.deep if self.family == "team" else 1)
+        return self.tokens * (self.deep if self.family in ("team", "matrix") else 1)
 
     def teams_for(self, columns: int) -> int:
         """Teams of a workgroup for a matrix of so many columns; several only for one token, split."""
@@ -117,8 +130,22 @@ def flaw(shape: Shape) -> str | None:
             return "threads are a multiple of 8" if shape.threads % 8 else None
         case "team":
             return _flaw_of_teams(shape)
+        case "matrix":
+            return _flaw_of_matrices(shape)
         case _:
-            return "families are split, lanes and team"
+            return "families are split, lanes, team and matrix"
+
+
+def _flaw_of_matrices(shape: Shape) -> str | None:
+    if shape.rows % SIDE or shape.tokens % SIDE:
+        return f"rows and tokens of matrices are multiples of {SIDE}"
+    if not shape.wide or shape.threads % (LANES * shape.teams * shape.wide):
+        return f"a team of matrices is `wide` subgroups of {LANES} threads, or a multiple of that"
+    if not shape.depth or shape.depth % (SIDE * shape.teams):
+        return f"each team takes a multiple of {SIDE} of `depth` columns"
+    if shape.buffers != 1 or shape.ahead != 1:
+        return "matrices have one buffer, and are one step ahead"
+    return None
 
 
 def _flaw_of_splits(shape: Shape) -> str | None:

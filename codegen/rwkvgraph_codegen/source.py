@@ -38,7 +38,7 @@ class Parts:
     """What a kernel is made of besides its entry point.
 
     places: rows of the uniform's table. lanes: 4 for wide kernels, 1 otherwise. subgroups: whether the kernel
-    uses subgroup operations.
+    uses subgroup operations. header: what such a module begins with, if not the dialect's line for them.
     """
 
     bindings: tuple[Binding, ...]
@@ -47,11 +47,13 @@ class Parts:
     places: int
     lanes: int
     subgroups: bool = False
+    header: str = ""
 
 
 def assemble(label: str, parts: Parts, main: str, threads: int, dialect: Dialect) -> Source:
     """The whole module around an entry point."""
-    header = [dialect.subgroup_header] if parts.subgroups and dialect.subgroup_header else []
+    first = parts.header or (dialect.subgroup_header if parts.subgroups else "")
+    header = [first] if first else []
     lane = "vec4<f32>" if parts.lanes == 4 else "f32"
     sections = [
         *header,

@@ -12,6 +12,7 @@ from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.view import LANES
 from rwkvgraph_codegen import (
+    MATRIX_HEADER,
     Parts,
     Shape,
     Source,
@@ -73,7 +74,9 @@ class Product:
         is_share = shape.family == "share"
         subgroups = uses_subgroups(shape, self.target.subgroups)
         kept = self.finish.ahead if can_keep(shape, subgroups) and not self.prepares else None
-        main = matmul_main(shape, subgroups, self.prepares, keeps=bool(kept), looks=bool(tables))
+        units = self.target.matrices
+        main = matmul_main(shape, subgroups, self.prepares, bool(kept), bool(tables), units)
+        header = MATRIX_HEADER if shape.family == "matrix" and units == "native" else ""
         extra = [NO_PREPARE] if is_share and not self.prepares else []
         extra += [shares] if shares else []
         extra += [look_ahead(tables, shape.threads, bool(kept))] if tables else []
@@ -81,7 +84,7 @@ class Product:
         functions = tuple(self.writer.functions.values())
         statements = (*self.statements, *self.finish.statements)
         places = len(self.writer.table)
-        kernel = Parts(self.writer.bindings(), functions, statements, places, LANES, subgroups)
+        kernel = Parts(self.writer.bindings(), functions, statements, places, LANES, subgroups, header)
         source = assemble(self.label, kernel, body, shape.threads, self.target.dialect)
         return replace(source, engine=f"{main}\n" if is_share else "", looks_ahead=bool(tables))
 

@@ -6,7 +6,7 @@ Nothing here asks a device; `rwkvgraph.gpu` fills a `Target` in from one.
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
-from rwkvgraph_codegen import Shape
+from rwkvgraph_codegen import Shape, Units
 from rwkvgraph_codegen.dialect import TINT, Dialect
 
 MIB = 1 << 20
@@ -72,6 +72,8 @@ class Target:
     where the weights have driven them out since the token before. Only where a kernel may bind a buffer more.
     coherent: whether bindings may be `@coherent`: with those a relay may write again what it has read, and so
     go on through layers that are alike.
+    matrices: whether subgroups of 32 threads multiply matrices of 16 by 16, f16 with sums of f32: "native",
+    or "none"; "emulated": a kernel's text does it for them, slowly, for tests.
     matmul: kernels of the matrix product measured for this very device, in place of those of its kind.
     """
 
@@ -84,6 +86,7 @@ class Target:
     pairs: bool = True
     looks: bool = field(default=False, repr=False)
     coherent: bool = field(default=False, repr=False)
+    matrices: Units = field(default="none", repr=False)
     matmul: tuple[Shape, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -94,5 +97,6 @@ class Target:
     def __str__(self) -> str:
         subgroups = "subgroups" if self.subgroups else "no subgroups"
         relays = f", relays of {self.resident} workgroups" if self.resident else ""
+        relays += ", matrices" if self.matrices != "none" else ""
         tuned = "; kernels tuned for it" if self.matmul else ""
         return f"{self.kind}, {self.dialect.name}, {subgroups}{relays}; {self.limits}{tuned}"

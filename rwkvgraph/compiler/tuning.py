@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.target import Limits, Target
-from rwkvgraph_codegen import Shape, workgroup_bytes
+from rwkvgraph_codegen import Shape, Units, workgroup_bytes
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,15 @@ def kernel_for(target: Target, rows: Sequence[int], tokens: int) -> Shape:
 def is_usable(shape: Shape, target: Target) -> bool:
     """Whether a device can run the kernel of a shape, and gets right numbers from it."""
     has_lanes = shape.family != "lanes" or target.lanes >= 8
-    return fits(shape, target.limits) and has_lanes and (shape.splits == 1 or target.coherent)
+    has_units = shape.family != "matrix" or target.matrices != "none"
+    can_share = shape.splits == 1 or target.coherent
+    return fits(shape, target.limits, target.matrices) and has_lanes and has_units and can_share
 
 
-def fits(shape: Shape, limits: Limits) -> bool:
+def fits(shape: Shape, limits: Limits, units: Units = "native") -> bool:
     """Whether a device can run the kernel of a shape."""
     most = min(limits.max_workgroup_invocations, limits.max_workgroup_size_x)
-    return shape.threads <= most and workgroup_bytes(shape) <= limits.max_workgroup_storage
+    return shape.threads <= most and workgroup_bytes(shape, units) <= limits.max_workgroup_storage
 
 
 def kernel_of(shape: Shape) -> Shape:

@@ -3,6 +3,10 @@
 The only part of the library that imports wgpu. What runs is decided in `rwkvgraph.compiler`.
 """
 
+from rwkvgraph.gpu.library import choose_library
+
+choose_library()
+
 from rwkvgraph.gpu.adapter import AdapterInfo as AdapterInfo
 from rwkvgraph.gpu.adapter import list_adapters as list_adapters
 from rwkvgraph.gpu.compiling import Kernel as Kernel

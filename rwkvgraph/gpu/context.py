@@ -28,6 +28,7 @@ from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.adapter import AdapterInfo, choose_adapter
 from rwkvgraph.gpu.compiling import DumpShader, Kernel, Kernels, Shader, Signature
 from rwkvgraph.gpu.faults import LESS_MEMORY, faults
+from rwkvgraph.gpu.library import HALVES, MATRICES, multiplies_matrices
 from rwkvgraph.gpu.native import driver
 from rwkvgraph.gpu.probe import COHERENT, SUBGROUPS, measure_target
 
@@ -76,6 +77,7 @@ class Context:
         """
         info, handle = choose_adapter(adapter)
         wanted = {*SUBGROUPS, "timestamp-query", COHERENT} & set(handle.features)
+        wanted |= {MATRICES, HALVES} if multiplies_matrices(handle) else set()
         try:
             # With no limits named, wgpu-py 0.32 grants all that the adapter has.
             device = handle.request_device_sync(label="rwkvgraph", required_features=sorted(wanted))

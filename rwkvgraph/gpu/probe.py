@@ -13,6 +13,7 @@ from wgpu.classes import GPUDevice, GPUError
 from rwkvgraph.compiler.target import Limits, Target
 from rwkvgraph.compiler.tuning_file import kernels_from_environment
 from rwkvgraph.gpu.adapter import AdapterInfo
+from rwkvgraph.gpu.library import MATRICES
 from rwkvgraph_codegen.dialect import NAGA, TINT, Dialect
 
 RELAY_WORKGROUPS = 128
@@ -56,6 +57,7 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
         limits, dialect or NAGA, dialect is not None, kind, lanes, resident, pairs, is_known(info)
     )
     target = replace(target, coherent=resident > 0 and COHERENT in device.features)
+    target = replace(target, matrices="native" if MATRICES in device.features else "none")
     return replace(target, matmul=kernels_from_environment(info.name, target))
 
 

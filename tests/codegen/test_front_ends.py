@@ -28,7 +28,7 @@ from rwkvgraph.model import Model
 from rwkvgraph.op import Array, Buffer, Map, Reduction, Role, Row, Tensor, tape
 from rwkvgraph.ops.sample import SETTINGS, Sample
 from rwkvgraph.testing import buffers_of, holding, matrix
-from rwkvgraph_codegen import Source
+from rwkvgraph_codegen import Shape, Source
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 
 BROWSER = Limits.webgpu_default()
@@ -48,7 +48,11 @@ TINT_CHECK = """
 import json, sys
 import wgpudawn as wgpu
 
-device = wgpu.gpu.request_adapter_sync().request_device_sync(required_features=["subgroups", "shader-f16"])
+from wgpudawn.backends.dawn import extras
+
+extras.set_instance_extras(enable_toggles=["allow_unsafe_apis"])
+features = ["subgroups", "shader-f16", "chromium-experimental-subgroup-matrix"]
+device = wgpu.gpu.request_adapter_sync().request_device_sync(required_features=features)
 refused = {}
 for label, text, _ in json.load(open(sys.argv[1])):
     try:
@@ -168,6 +172,24 @@ def products(dialect: str, limits: Limits) -> Iterator[Source]:
                 yield from compile(two_products(), None, target).sources()
 
 
+MATRICES = (
+    Shape("matrix", 128, 16, 16, wide=2, teams=2, depth=32),
+    Shape("matrix", 128, 16, 32, wide=4, depth=32),
+    Shape("matrix", 256, 16, 16, wide=2, teams=2, depth=32),
+)
+"""As small as Dawn's null backend takes them: in 16 KiB, and in whole subgroups of 128 threads."""
+
+
+def products_of_matrices() -> Iterator[Source]:
+    """Kernels whose subgroups multiply matrices."""
+    for shape in MATRICES:
+        table = (shape, tuning.GPU.matmul[-1])
+        target = Target(BROWSER, TINT, True, "gpu", matrices="native", matmul=table)
+        found = list(compile(two_products(), None, target).sources())
+        assert "subgroupMatrixMultiplyAccumulate" in found[0].text
+        yield from found
+
+
 def graphs(in_textures: bool) -> Iterator[tuple[Graph, Hooks | None]]:
     for size, width, hidden, vocab, ranks in SHAPES:
         tensors = synthetic_v7(2, width, size, hidden, vocab, ranks)
@@ -256,6 +278,14 @@ def check_refusals(refused: dict[str, Any]) -> None:
 @NEEDS_TINT
 def test_tint_accepts_every_shader_and_refuses_bad_ones(tmp_path: Path) -> None:
     check_tint(shaders("tint"), tmp_path)
+
+
+@NEEDS_TINT
+def test_tint_accepts_products_by_matrices_of_subgroups(tmp_path: Path) -> None:
+    found: dict[str, Shader] = {}
+    for source in products_of_matrices():
+        note(found, source)
+    check_tint(tuple(found.values()), tmp_path)
 
 
 def test_naga_accepts_every_shader_and_refuses_bad_ones(gpu: Context, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rwkvgraph.graph import Graph
 from rwkvgraph.op import Buffer, DType, Role, tape
 from rwkvgraph.testing import check_graph, holding, matrix
 from rwkvgraph.view import Dim
-from rwkvgraph_codegen import Shape, flaw, workgroup_bytes
+from rwkvgraph_codegen import Shape, Units, flaw, workgroup_bytes
 
 BROWSER = Limits.webgpu_default()
 ROOMY = replace(
@@ -110,6 +110,33 @@ def test_workgroups_that_share_a_tile_agree_with_numpy(
     assert (kernels_for(target, [rows, 12])[0][0] == shape) == fits(shape, target.limits)
     assert kernels_for(replace(target, coherent=False), [rows, 12])[0][0] == GPU.matmul[-1]
     assert kernels_for(target, [rows, 12], can_split=False)[0][0] == GPU.matmul[-1]
+    check_graph(product(rows, columns, tokens, columns**-0.5), gpu, target=target)
+
+
+MATRICES = (
+    Shape("matrix", 64, 16, 16, wide=2, depth=32),
+    Shape("matrix", 64, 16, 32, wide=1, teams=2, depth=64),
+    Shape("matrix", 128, 32, 16, wide=2, depth=16),
+    Shape("matrix", 256, 16, 16, wide=2, teams=2, depth=32),
+)
+SUMS_OF_MATRICES = 2e-6
+"""Of results of about 1: what inputs lose of theirs, 2^-21, and sums in f32 in other orders."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "tokens"), [(200, 136, 77), (20, 3, 5), (64, 1030, 32), (12, 2048, 17)]
+)
+@pytest.mark.parametrize("shape", MATRICES, ids=str)
+def test_matrices_of_subgroups_agree_with_numpy(
+    gpu: Context, monkeypatch: pytest.MonkeyPatch, shape: Shape, rows: int, columns: int, tokens: int
+) -> None:
+    """By the units of a GPU that has them, or else each lane does its part of what those would do."""
+    units: Units = "native" if gpu.target.matrices == "native" else "emulated"
+    target = replace(gpu.target, kind="gpu", matrices=units)
+    monkeypatch.setattr(tuning, "GPU", replace(GPU, matmul=(shape, GPU.matmul[-1])))
+    assert flaw(shape) is None
+    assert kernels_for(target, [rows, 12])[0][0] == shape
+    assert kernels_for(replace(target, matrices="none"), [rows, 12])[0][0] == GPU.matmul[-1]
     check_graph(product(rows, columns, tokens, columns**-0.5), gpu, target=target)
 
 

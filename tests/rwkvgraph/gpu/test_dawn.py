@@ -12,10 +12,6 @@ from tests.rwkvgraph.sight.chromium import find_chromium
 
 ON_DAWN = """
 import sys
-import wgpudawn
-
-wgpudawn.install_as_wgpu()
-
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +32,7 @@ wanted = logits("cpu")
 context = rg.Context.create()
 assert context.target.dialect.name == "tint" and context.target.subgroups, context.target
 print(float(np.abs(logits(context) - wanted).max()))
-context.target = replace(context.target, kind="gpu", lanes=32, looks=True)
+context.target = replace(context.target, kind="gpu", lanes=0, looks=True)
 print(float(np.abs(logits(context) - wanted).max()))
 """
 
@@ -59,7 +55,12 @@ def test_the_small_model_runs_on_dawn() -> None:
     model = Path(__file__).parents[3] / "assets" / "models" / "rwkv7-tiny.st"
     done = subprocess.run(
         [sys.executable, "-c", ON_DAWN, str(model)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "VK_ICD_FILENAMES": str(adapter)},
+        env={
+            **os.environ,
+            "RWKVGRAPH_WGPU": "dawn",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "VK_ICD_FILENAMES": str(adapter),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -67,4 +68,4 @@ def test_the_small_model_runs_on_dawn() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     errors = [float(line) for line in done.stdout.split()]
     assert len(errors) == 2
-    assert max(errors) < MOST, errors
+    assert all(error < MOST for error in errors), errors  # so that what is no number fails

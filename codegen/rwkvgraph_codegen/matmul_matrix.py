@@ -1,0 +1,338 @@
+"""The matrix product for some tokens and more, by a GPU's matrix units: WebGPU's subgroup matrices.
+
+These multiply f16 and add in f32. An input of f32 goes in as two f16, the high part and what is left of it,
+so that 22 bits of it count and results are as from products of f32; weights are f16 in the first place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rwkvgraph_codegen.matmul_shape import LANES, SIDE, Shape, head
+
+Units = Literal["none", "native", "emulated"]
+"""Who multiplies matrices: nobody, the subgroups of a device, or, for tests, their lanes one by one."""
+
+MATRIX_HEADER = """\
+enable f16;
+enable subgroups;
+enable chromium_experimental_subgroup_matrix;
+diagnostic(off, chromium.subgroup_matrix_uniformity);
+"""
+"""How a module with subgroup matrices starts: Tint, 2025.
+
+It cannot see that all lanes of a subgroup come to the same places, as it takes what is loaded from memory for
+different in each; here what decides is of the whole workgroup.
+"""
+
+SPARE = 8
+"""Numbers behind each row of a tile: 16 bytes, so that rows side by side begin in different banks."""
+
+SCALE = 8
+"""What inputs are divided by.
+
+The high part may be up to 65,504, so inputs up to 524,032; above, results are no numbers. What is left of
+small inputs is a multiple of 2^-24, so that no input is off by more than 2^-22, or 2^-21 of itself.
+"""
+
+NATIVE = """\
+fn weights_of(two: vec2<u32>) -> vec4<f16> {
+    return bitcast<vec4<f16>>(two);
+}
+fn short(four: vec4<f32>) -> vec4<f16> {
+    return vec4<f16>(four);
+}
+alias Left = subgroup_matrix_left<f16, 16, 16>;
+alias Right = subgroup_matrix_right<f16, 16, 16>;
+alias Total = subgroup_matrix_result<f32, 16, 16>;"""
+
+EMULATED = """\
+fn weights_of(two: vec2<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(two.x), unpack2x16float(two.y));
+}
+fn short(four: vec4<f32>) -> vec4<f32> {
+    return weights_of(vec2<u32>(pack2x16float(four.xy), pack2x16float(four.zw)));
+}
+alias Total = array<f32, 8>;
+"""
+
+_MULTIPLY = """\
+fn multiply_$name(lane: u32, at_w: u32, at_x: u32, total: ptr<function, Total>) {
+    for (var column = 0u; column < 16u; column++) {
+        let w = matrix[at_w + lane / 2u * $stride + column];
+        for (var i = 0u; i < 8u; i++) {
+            (*total)[i] += w * $name[at_x + (lane % 2u * 8u + i) * $stride + column];
+        }
+    }
+}"""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a workgroup keeps of a step: rows of the matrix, and of tokens twice, each of `depth` numbers."""
+
+    shape: Shape
+    units: Units
+
+    @property
+    def stride(self) -> int:
+        """Numbers from row to row."""
+        return self.shape.depth + SPARE
+
+    @property
+    def subgroups(self) -> int:
+        """Of a workgroup."""
+        return self.shape.threads // LANES
+
+    @property
+    def nbytes(self) -> int:
+        """Workgroup memory that it takes, with room for one result of each subgroup."""
+        number = 4 if self.units == "emulated" else 2
+        numbers = (self.shape.group_rows + 2 * self.shape.group_tokens) * self.stride
+        return numbers * number + self.subgroups * SIDE * SIDE * 4
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of eight columns in a step."""
+        return self.shape.depth // 8
+
+    @property
+    def weights(self) -> int:
+        """Pieces of a row by eight columns that a step loads."""
+        return self.shape.group_rows * self.blocks
+
+    @property
+    def inputs(self) -> int:
+        """Pieces of a token by four columns that a step loads."""
+        return self.shape.group_tokens * self.blocks * 2
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """The results of a subgroup, 16 rows by 16 tokens each."""
+        shape = self.shape
+        return [(row, token) for token in range(shape.tokens // SIDE) for row in range(shape.rows // SIDE)]
+
+
+def matrix(shape: Shape, units: Units) -> str:
+    """The kernel: loads of the next step are under way while one is multiplied."""
+    tile = Tile(shape, units)
+    step = tile.blocks
+    out = [*_memory(tile), head(shape.threads), *_places(tile)]
+    out += [f"    var total{row}_{token}: Total;" for row, token in tile.cells]
+    out += [*_pieces(tile), *_load(tile, "0u")]
+    out += [
+        f"    for (var start = 0u; start < shape.z; start += {step}u) {{",
+        *_store(tile),
+        "        workgroupBarrier();",
+        *_load(tile, f"(start + {step}u)"),
+        *_multiply(tile),
+        "        workgroupBarrier();",
+        "    }",
+    ]
+    for row, token in tile.cells:
+        out += _finish(tile, row, token)
+    return "\n".join([*out, "}"])
+
+
+def _memory(tile: Tile) -> list[str]:
+    """What comes before the entry point."""
+    kind = "f32" if tile.units == "emulated" else "f16"
+    rows, tokens = tile.shape.group_rows * tile.stride, tile.shape.group_tokens * tile.stride
+    out = [
+        f"var<workgroup> matrix: array<{kind}, {rows}>;",
+        f"var<workgroup> high: array<{kind}, {tokens}>;",
+        f"var<workgroup> low: array<{kind}, {tokens}>;",
+        f"var<workgroup> results: array<f32, {tile.subgroups * SIDE * SIDE}>;",
+    ]
+    if tile.units == "native":
+        return [NATIVE, *out]
+    functions = [_MULTIPLY.replace("$name", name) for name in ("high", "low")]
+    return [EMULATED, *out, *(text.replace("$stride", f"{tile.stride}u") for text in functions)]
+
+
+def _places(tile: Tile) -> list[str]:
+    """Lines that say which rows, tokens and columns of the tile a subgroup multiplies."""
+    shape = tile.shape
+    size = tile.subgroups // shape.teams
+    columns = shape.depth // shape.teams
+    return [
+        f"    let first_row = (unit - shape.x) * {shape.group_rows}u;",
+        f"    let first_token = group.x * {shape.group_tokens}u;",
+        f"    let subgroup = thread / {LANES}u;",
+        f"    let lane = thread % {LANES}u;",
+        f"    let mine = subgroup % {size}u;",
+        f"    let column = subgroup / {size}u * {columns}u;",
+        f"    let at_w = mine % {shape.wide}u * {shape.rows * tile.stride}u + column;",
+        f"    let at_x = mine / {shape.wide}u * {shape.tokens * tile.stride}u + column;",
+    ]
+
+
+def _pieces(tile: Tile) -> list[str]:
+    """Lines that say which pieces of each step a thread loads: columns side by side, threads side by side."""
+    out = []
+    for turn in _turns(tile, tile.weights):
+        row = f"min(first_row + item_w{turn} / {tile.blocks}u, last_row)"
+        out += [
+            f"    let item_w{turn} = thread + {turn * tile.shape.threads}u;",
+            f"    let from_w{turn} = place.x + {row} * place.y;",
+            f"    var held_w{turn} = vec4<u32>(0u);",
+        ]
+    for turn in _turns(tile, tile.inputs):
+        token = f"min(first_token + item_x{turn} / {2 * tile.blocks}u, last_token)"
+        out += [
+            f"    let item_x{turn} = thread + {turn * tile.shape.threads}u;",
+            f"    let from_x{turn} = (source.x + {token} * source.y) / 4u;",
+            f"    var held_x{turn} = vec4<f32>(0.0);",
+        ]
+    return out
+
+
+def _turns(tile: Tile, items: int) -> range:
+    return range(-(-items // tile.shape.threads))
+
+
+def _guarded(tile: Tile, items: int, turn: int, item: str, lines: list[str]) -> list[str]:
+    """Lines for those threads alone that have a piece in a turn."""
+    if (turn + 1) * tile.shape.threads <= items:
+        return ["        {", *lines, "        }"]
+    return [f"        if {item}{turn} < {items}u {{", *lines, "        }"]
+
+
+def _load(tile: Tile, start: str) -> list[str]:
+    """Lines that load a thread's pieces of the step at block `start` into registers.
+
+    Behind the last column are the last weights again, and zeros for inputs.
+    """
+    out = []
+    for turn in _turns(tile, tile.weights):
+        block = f"min({start} + item_w{turn} % {tile.blocks}u, shape.z - 1u)"
+        lines = [f"            held_w{turn} = weight(part, from_w{turn} + {block});"]
+        out += _guarded(tile, tile.weights, turn, "item_w", lines)
+    for turn in _turns(tile, tile.inputs):
+        lines = [
+            f"            let at = {start} * 2u + item_x{turn} % {2 * tile.blocks}u;",
+            f"            held_x{turn} = vec4<f32>(0.0);",
+            "            if at < shape.z * 2u {",
+            f"                held_x{turn} = input(part, from_x{turn}, at);",
+            "            }",
+        ]
+        out += _guarded(tile, tile.inputs, turn, "item_x", lines)
+    return out
+
+
+def _store(tile: Tile) -> list[str]:
+    """Lines that put a thread's pieces into workgroup memory, inputs as their two parts.
+
+    The high part has its last bits cut off by a mask: a conversion there and back is what compilers drop.
+    """
+    out = []
+    for turn in _turns(tile, tile.weights):
+        item = f"item_w{turn}"
+        lines = [
+            f"            let at = {item} / {tile.blocks}u * {tile.stride}u + {item} % {tile.blocks}u * 8u;"
+        ]
+        for half, pair in enumerate(("xy", "zw")):
+            lines.append(f"            let four{half} = weights_of(held_w{turn}.{pair});")
+            lines += [
+                f"            matrix[at + {4 * half + i}u] = four{half}.{axis};"
+                for i, axis in enumerate("xyzw")
+            ]
+        out += _guarded(tile, tile.weights, turn, "item_w", lines)
+    for turn in _turns(tile, tile.inputs):
+        item = f"item_x{turn}"
+        lines = [
+            f"            let row = {item} / {2 * tile.blocks}u;",
+            f"            let at = row * {tile.stride}u + {item} % {2 * tile.blocks}u * 4u;",
+            f"            let value = held_x{turn} * {1 / SCALE};",
+            "            let first = bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) & vec4<u32>(0xffffe000u));",
+            "            let highs = short(first);",
+            "            let lows = short(value - first);",
+        ]
+        for name in ("high", "low"):
+            lines += [f"            {name}[at + {i}u] = {name}s.{axis};" for i, axis in enumerate("xyzw")]
+        out += _guarded(tile, tile.inputs, turn, "item_x", lines)
+    return out
+
+
+def _multiply(tile: Tile) -> list[str]:
+    """Lines that add the products of a subgroup's columns of a step to its results."""
+    out = []
+    for column in range(0, tile.shape.depth // tile.shape.teams, SIDE):
+        if tile.units == "emulated":
+            out += [
+                f"        multiply_{name}(lane, {_at('at_w', row, column, tile)}, "
+                f"{_at('at_x', token, column, tile)}, &total{row}_{token});"
+                for row, token in tile.cells
+                for name in ("high", "low")
+            ]
+        else:
+            out += _multiply_natively(tile, column)
+    return out
+
+
+def _multiply_natively(tile: Tile, column: int) -> list[str]:
+    out, stride = [], f"{tile.stride}u"
+    rows = range(tile.shape.rows // SIDE)
+    for row in rows:
+        spot = _at("at_w", row, column, tile)
+        out.append(
+            f"        let w{row}_{column} = subgroupMatrixLoad<Left>(&matrix, {spot}, false, {stride});"
+        )
+    for token in range(tile.shape.tokens // SIDE):
+        spot = _at("at_x", token, column, tile)
+        for name in ("high", "low"):
+            x = f"{name}{token}_{column}"
+            out.append(f"        let {x} = subgroupMatrixLoad<Right>(&{name}, {spot}, true, {stride});")
+        for name in ("high", "low"):
+            x = f"{name}{token}_{column}"
+            for row in rows:
+                total = f"total{row}_{token}"
+                out.append(
+                    f"        {total} = subgroupMatrixMultiplyAccumulate(w{row}_{column}, {x}, {total});"
+                )
+    return out
+
+
+def _at(start: str, number: int, column: int, tile: Tile) -> str:
+    """Where a matrix of a tile begins."""
+    return f"{start} + {number * SIDE * tile.stride + column}u"
+
+
+def _finish(tile: Tile, row: int, token: int) -> list[str]:
+    """Lines that add up one result of each subgroup of a team over the teams, then finish it."""
+    shape = tile.shape
+    size = tile.subgroups // shape.teams
+    fours = SIDE * SIDE // 4
+    return [
+        *_put(tile, f"total{row}_{token}"),
+        "    workgroupBarrier();",
+        f"    for (var item = thread; item < {size * fours}u; item += {shape.threads}u) {{",
+        "        var total = vec4<f32>(0.0);",
+        f"        for (var other = 0u; other < {shape.teams}u; other++) {{",
+        f"            let at = (other * {size * fours}u + item) * 4u;",
+        "            total += vec4<f32>(results[at], results[at + 1u], results[at + 2u], results[at + 3u]);",
+        "        }",
+        f"        let cell = item / {fours}u;",
+        f"        let in_row = cell % {shape.wide}u * {shape.rows}u + item % 4u * 4u;",
+        f"        let in_token = cell / {shape.wide}u * {shape.tokens}u + item / 4u % {SIDE}u;",
+        f"        let row = first_row + in_row + {row * SIDE}u;",
+        f"        let token = first_token + in_token + {token * SIDE}u;",
+        "        if is_inside && row <= last_row && token <= last_token {",
+        f"            finish(part, token, place.z + row / 4u, total * {SCALE}.0);",
+        "        }",
+        "    }",
+        "    workgroupBarrier();",
+    ]
+
+
+def _put(tile: Tile, total: str) -> list[str]:
+    """Lines that put a result of each subgroup into workgroup memory, token after token."""
+    start = f"subgroup * {SIDE * SIDE}u"
+    if tile.units == "native":
+        return [f"    subgroupMatrixStore(&results, {start}, {total}, true, {SIDE}u);"]
+    return [
+        "    for (var i = 0u; i < 8u; i++) {",
+        f"        results[{start} + (lane % 2u * 8u + i) * {SIDE}u + lane / 2u] = {total}[i];",
+        "    }",
+    ]

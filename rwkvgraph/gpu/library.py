@@ -1,0 +1,75 @@
+"""Which library is behind the name wgpu: wgpu-py on wgpu-native, or wgpudawn, the same interface on Dawn.
+
+To be called before anything imports wgpu.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from rwkvgraph.errors import DeviceError
+
+VARIABLE = "RWKVGRAPH_WGPU"
+
+EXTRAS = "wgpudawn.backends.dawn.extras"
+
+MATRICES = "chromium-experimental-subgroup-matrix"
+"""The feature of adapters whose subgroups multiply matrices."""
+
+HALVES = "shader-f16"
+"""The feature of f16 in kernels, which those take."""
+
+WANTED = {
+    **dict.fromkeys("mnk", 16),
+    "component_type": "f16",
+    "result_component_type": "f32",
+    "min_subgroup_size": 32,
+    "max_subgroup_size": 32,
+}
+
+ENABLED = ("allow_unsafe_apis", "vulkan_enable_f16_on_nvidia", "disable_robustness")
+"""Toggles of Dawn.
+
+The first two, for subgroup matrices, which the WebGPU specification does not have yet. The third, as indices
+are the compiler's own, all within what is bound: checks of each took matrix products of many tokens 1.6 times
+as long (NVIDIA H200).
+"""
+
+DISABLED = ("timestamp_quantization",)
+"""A toggle that keeps web pages from telling time."""
+
+
+def choose_library() -> None:
+    """Let `import wgpu` give what RWKVGRAPH_WGPU says: "native" (or unset), or "dawn".
+
+    Raises DeviceError for anything else, where wgpudawn is missing, and where wgpu is imported already.
+    """
+    wanted = os.environ.get(VARIABLE) or "native"
+    if wanted == "native":
+        return
+    if wanted != "dawn":
+        raise DeviceError(f"{VARIABLE} is {wanted!r}; it is native (or unset), or dawn")
+    if find_spec("wgpudawn") is None:
+        raise DeviceError(f"{VARIABLE} is dawn, which takes wgpudawn: `pip install rwkvgraph[dawn]`")
+    dawn, extras = import_module("wgpudawn"), import_module(EXTRAS)
+    try:
+        dawn.install_as_wgpu()
+        extras.set_instance_extras(enable_toggles=ENABLED, disable_toggles=DISABLED)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"{VARIABLE} is dawn, but wgpu was in use before. Import rwkvgraph first: {error}"
+        ) from error
+
+
+def multiplies_matrices(adapter: Any) -> bool:
+    """Whether subgroups of 32 threads multiply matrices of 16 by 16, f16 with sums of f32.
+
+    RWKVGRAPH_MATRICES=0 says no.
+    """
+    if os.environ.get("RWKVGRAPH_MATRICES") == "0" or MATRICES not in adapter.features:
+        return False
+    forms = import_module(EXTRAS).get_adapter_properties(adapter).get("subgroup_matrix_configs", ())
+    return any(WANTED.items() <= form.items() for form in forms)
