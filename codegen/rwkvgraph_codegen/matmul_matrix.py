@@ -6,10 +6,12 @@ so that 22 bits of it count and results are as from products of f32; weights are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from rwkvgraph_codegen.matmul_shape import LANES, SIDE, Shape, head
+from rwkvgraph_codegen.matmul_sums import store_result
 
 Units = Literal["none", "native", "emulated"]
 """Who multiplies matrices: nobody, the subgroups of a device, or, for tests, their lanes one by one."""
@@ -35,6 +37,12 @@ SCALE = 8
 The high part may be up to 65,504, so inputs up to 524,032; above, results are no numbers. What is left of
 small inputs is a multiple of 2^-24, so that no input is off by more than 2^-22, or 2^-21 of itself.
 """
+
+CUT = """\
+// A number without the bits that an f16 has not: a conversion there and back is what compilers drop.
+fn cut(value: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) & vec4<u32>(0xffffe000u));
+}"""
 
 NATIVE = """\
 fn weights_of(two: vec2<u32>) -> vec4<f16> {
@@ -98,14 +106,14 @@ class Tile:
         return self.shape.depth // 8
 
     @property
-    def weights(self) -> int:
-        """Pieces of a row by eight columns that a step loads."""
-        return self.shape.group_rows * self.blocks
+    def rows_at_once(self) -> int:
+        """Rows of which all threads together load eight columns each."""
+        return self.shape.threads // self.blocks
 
     @property
-    def inputs(self) -> int:
-        """Pieces of a token by four columns that a step loads."""
-        return self.shape.group_tokens * self.blocks * 2
+    def tokens_at_once(self) -> int:
+        """Tokens of which all threads together load four columns each."""
+        return self.shape.threads // (2 * self.blocks)
 
     @property
     def cells(self) -> list[tuple[int, int]]:
@@ -117,19 +125,22 @@ class Tile:
 def matrix(shape: Shape, units: Units) -> str:
     """The kernel: loads of the next step are under way while one is multiplied."""
     tile = Tile(shape, units)
-    step = tile.blocks
+    step, ahead = tile.blocks, shape.ahead
     out = [*_memory(tile), head(shape.threads), *_places(tile)]
     out += [f"    var total{row}_{token}: Total;" for row, token in tile.cells]
-    out += [*_pieces(tile), *_load(tile, "0u")]
-    out += [
-        f"    for (var start = 0u; start < shape.z; start += {step}u) {{",
-        *_store(tile),
-        "        workgroupBarrier();",
-        *_load(tile, f"(start + {step}u)"),
-        *_multiply(tile),
-        "        workgroupBarrier();",
-        "    }",
-    ]
+    out += _pieces(tile)
+    for number in range(ahead):
+        out += _load(tile, f"{number * step}u", number)
+    out.append(f"    for (var start = 0u; start < shape.z; start += {ahead * step}u) {{")
+    for number in range(ahead):
+        out += [
+            *_store(tile, number),
+            "        workgroupBarrier();",
+            *_load(tile, f"(start + {(number + ahead) * step}u)", number),
+            *_multiply(tile),
+            "        workgroupBarrier();",
+        ]
+    out.append("    }")
     for row, token in tile.cells:
         out += _finish(tile, row, token)
     return "\n".join([*out, "}"])
@@ -146,9 +157,9 @@ def _memory(tile: Tile) -> list[str]:
         f"var<workgroup> results: array<f32, {tile.subgroups * SIDE * SIDE}>;",
     ]
     if tile.units == "native":
-        return [NATIVE, *out]
+        return [CUT, NATIVE, *out]
     functions = [_MULTIPLY.replace("$name", name) for name in ("high", "low")]
-    return [EMULATED, *out, *(text.replace("$stride", f"{tile.stride}u") for text in functions)]
+    return [CUT, EMULATED, *out, *(text.replace("$stride", f"{tile.stride}u") for text in functions)]
 
 
 def _places(tile: Tile) -> list[str]:
@@ -169,90 +180,109 @@ def _places(tile: Tile) -> list[str]:
 
 
 def _pieces(tile: Tile) -> list[str]:
-    """Lines that say which pieces of each step a thread loads: columns side by side, threads side by side."""
-    out = []
-    for turn in _turns(tile, tile.weights):
-        row = f"min(first_row + item_w{turn} / {tile.blocks}u, last_row)"
-        out += [
-            f"    let item_w{turn} = thread + {turn * tile.shape.threads}u;",
-            f"    let from_w{turn} = place.x + {row} * place.y;",
-            f"    var held_w{turn} = vec4<u32>(0u);",
-        ]
-    for turn in _turns(tile, tile.inputs):
-        token = f"min(first_token + item_x{turn} / {2 * tile.blocks}u, last_token)"
-        out += [
-            f"    let item_x{turn} = thread + {turn * tile.shape.threads}u;",
-            f"    let from_x{turn} = (source.x + {token} * source.y) / 4u;",
-            f"    var held_x{turn} = vec4<f32>(0.0);",
-        ]
-    return out
+    """Lines that say which pieces of each step a thread loads: columns side by side, threads side by side.
 
-
-def _turns(tile: Tile, items: int) -> range:
-    return range(-(-items // tile.shape.threads))
-
-
-def _guarded(tile: Tile, items: int, turn: int, item: str, lines: list[str]) -> list[str]:
-    """Lines for those threads alone that have a piece in a turn."""
-    if (turn + 1) * tile.shape.threads <= items:
-        return ["        {", *lines, "        }"]
-    return [f"        if {item}{turn} < {items}u {{", *lines, "        }"]
-
-
-def _load(tile: Tile, start: str) -> list[str]:
-    """Lines that load a thread's pieces of the step at block `start` into registers.
-
-    Behind the last column are the last weights again, and zeros for inputs.
+    A thread has the same columns of some rows, as many rows apart as threads have at once: so what says where
+    is worked out once, and a step only adds to it.
     """
-    out = []
-    for turn in _turns(tile, tile.weights):
-        block = f"min({start} + item_w{turn} % {tile.blocks}u, shape.z - 1u)"
-        lines = [f"            held_w{turn} = weight(part, from_w{turn} + {block});"]
-        out += _guarded(tile, tile.weights, turn, "item_w", lines)
-    for turn in _turns(tile, tile.inputs):
-        lines = [
-            f"            let at = {start} * 2u + item_x{turn} % {2 * tile.blocks}u;",
-            f"            held_x{turn} = vec4<f32>(0.0);",
-            "            if at < shape.z * 2u {",
-            f"                held_x{turn} = input(part, from_x{turn}, at);",
-            "            }",
-        ]
-        out += _guarded(tile, tile.inputs, turn, "item_x", lines)
+    blocks, lanes, stride = tile.blocks, 2 * tile.blocks, tile.stride
+    out = [
+        f"    let block_w = thread % {blocks}u;",
+        f"    let row_w = thread / {blocks}u;",
+        f"    let spot_w = row_w * {stride}u + block_w * 8u;",
+        f"    let lane_x = thread % {lanes}u;",
+        f"    let token_x = thread / {lanes}u;",
+        f"    let spot_x = token_x * {stride}u + lane_x * 4u;",
+    ]
+    for turn, first in _turns(tile.shape.group_rows, tile.rows_at_once):
+        row = f"min(first_row + row_w + {first}u, last_row)"
+        out.append(f"    let from_w{turn} = place.x + {row} * place.y;")
+        out += [f"    var held_w{number}_{turn} = vec4<u32>(0u);" for number in range(tile.shape.ahead)]
+    for turn, first in _turns(tile.shape.group_tokens, tile.tokens_at_once):
+        token = f"min(first_token + token_x + {first}u, last_token)"
+        out.append(f"    let from_x{turn} = (source.x + {token} * source.y) / 4u;")
+        out += [f"    var held_x{number}_{turn} = vec4<f32>(0.0);" for number in range(tile.shape.ahead)]
     return out
 
 
-def _store(tile: Tile) -> list[str]:
+def _turns(count: int, at_once: int) -> Iterator[tuple[int, int]]:
+    """The turns that so many rows take, and the first row of each."""
+    return enumerate(range(0, count, at_once))
+
+
+def _guarded(row: str, first: int, count: int, at_once: int, lines: list[str]) -> list[str]:
+    """Lines for those threads alone that have a row in a turn."""
+    if first + at_once <= count:
+        return ["            {", *lines, "            }"]
+    return [f"            if {row} < {count - first}u {{", *lines, "            }"]
+
+
+def _load(tile: Tile, start: str, number: int) -> list[str]:
+    """Lines that load a thread's pieces of the step at block `start` into a set of registers.
+
+    Behind the last column are the last weights again, and zeros for inputs; where a step has none of that,
+    nothing is compared: that took a third of the time of a product of many tokens (NVIDIA H200).
+    """
+    return [
+        f"        if {start} + {tile.blocks}u <= shape.z {{",
+        f"            let block = {start} + block_w;",
+        f"            let lane = {start} * 2u + lane_x;",
+        *_load_pieces(tile, number, "input(part, from_x{}, lane)"),
+        "        } else {",
+        f"            let block = min({start} + block_w, shape.z - 1u);",
+        f"            let wanted = {start} * 2u + lane_x;",
+        "            let lane = min(wanted, shape.z * 2u - 1u);",
+        "            let is_there = wanted == lane;",
+        *_load_pieces(tile, number, "select(vec4<f32>(0.0), input(part, from_x{}, lane), is_there)"),
+        "        }",
+    ]
+
+
+def _load_pieces(tile: Tile, number: int, value: str) -> list[str]:
+    rows, tokens = tile.shape.group_rows, tile.shape.group_tokens
+    out = []
+    for turn, first in _turns(rows, tile.rows_at_once):
+        lines = [f"                held_w{number}_{turn} = weight(part, from_w{turn} + block);"]
+        out += _guarded("row_w", first, rows, tile.rows_at_once, lines)
+    for turn, first in _turns(tokens, tile.tokens_at_once):
+        lines = [f"                held_x{number}_{turn} = {value.format(turn)};"]
+        out += _guarded("token_x", first, tokens, tile.tokens_at_once, lines)
+    return out
+
+
+def _store(tile: Tile, number: int) -> list[str]:
     """Lines that put a thread's pieces into workgroup memory, inputs as their two parts.
 
-    The high part has its last bits cut off by a mask: a conversion there and back is what compilers drop.
+    WGSL stores one f16 at a time; a driver's compiler makes one store of those that are side by side.
     """
+    rows, tokens = tile.shape.group_rows, tile.shape.group_tokens
     out = []
-    for turn in _turns(tile, tile.weights):
-        item = f"item_w{turn}"
+    for turn, first in _turns(rows, tile.rows_at_once):
         lines = [
-            f"            let at = {item} / {tile.blocks}u * {tile.stride}u + {item} % {tile.blocks}u * 8u;"
+            f"                let first = weights_of(held_w{number}_{turn}.xy);",
+            f"                let second = weights_of(held_w{number}_{turn}.zw);",
+            *_spread("matrix", "spot_w", "first", first * tile.stride),
+            *_spread("matrix", "spot_w", "second", first * tile.stride + 4),
         ]
-        for half, pair in enumerate(("xy", "zw")):
-            lines.append(f"            let four{half} = weights_of(held_w{turn}.{pair});")
-            lines += [
-                f"            matrix[at + {4 * half + i}u] = four{half}.{axis};"
-                for i, axis in enumerate("xyzw")
-            ]
-        out += _guarded(tile, tile.weights, turn, "item_w", lines)
-    for turn in _turns(tile, tile.inputs):
-        item = f"item_x{turn}"
+        out += _guarded("row_w", first, rows, tile.rows_at_once, lines)
+    for turn, first in _turns(tokens, tile.tokens_at_once):
         lines = [
-            f"            let row = {item} / {2 * tile.blocks}u;",
-            f"            let at = row * {tile.stride}u + {item} % {2 * tile.blocks}u * 4u;",
-            f"            let value = held_x{turn} * {1 / SCALE};",
-            "            let first = bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) & vec4<u32>(0xffffe000u));",
-            "            let highs = short(first);",
-            "            let lows = short(value - first);",
+            f"                let value = held_x{number}_{turn} * {1 / SCALE};",
+            "                let first = cut(value);",
+            "                let highs = short(first);",
+            "                let lows = short(value - first);",
+            *_spread("high", "spot_x", "highs", first * tile.stride),
+            *_spread("low", "spot_x", "lows", first * tile.stride),
         ]
-        for name in ("high", "low"):
-            lines += [f"            {name}[at + {i}u] = {name}s.{axis};" for i, axis in enumerate("xyzw")]
-        out += _guarded(tile, tile.inputs, turn, "item_x", lines)
+        out += _guarded("token_x", first, tokens, tile.tokens_at_once, lines)
     return out
+
+
+def _spread(array: str, spot: str, four: str, behind: int) -> list[str]:
+    """Lines that store four numbers, so far behind a spot."""
+    return [
+        f"                {array}[{spot} + {behind + i}u] = {four}.{axis};" for i, axis in enumerate("xyzw")
+    ]
 
 
 def _multiply(tile: Tile) -> list[str]:
@@ -267,7 +297,7 @@ def _multiply(tile: Tile) -> list[str]:
                 for name in ("high", "low")
             ]
         else:
-            out += _multiply_natively(tile, column)
+            out += ["        {", *_multiply_natively(tile, column), "        }"]
     return out
 
 
@@ -314,13 +344,11 @@ def _finish(tile: Tile, row: int, token: int) -> list[str]:
         "            total += vec4<f32>(results[at], results[at + 1u], results[at + 2u], results[at + 3u]);",
         "        }",
         f"        let cell = item / {fours}u;",
-        f"        let in_row = cell % {shape.wide}u * {shape.rows}u + item % 4u * 4u;",
-        f"        let in_token = cell / {shape.wide}u * {shape.tokens}u + item / 4u % {SIDE}u;",
-        f"        let row = first_row + in_row + {row * SIDE}u;",
-        f"        let token = first_token + in_token + {token * SIDE}u;",
-        "        if is_inside && row <= last_row && token <= last_token {",
-        f"            finish(part, token, place.z + row / 4u, total * {SCALE}.0);",
-        "        }",
+        f"        total *= {SCALE}.0;",
+        f"        let lane_w = cell % {shape.wide}u * {shape.rows // 4}u + item % 4u + {row * SIDE // 4}u;",
+        f"        let in_team = cell / {shape.wide}u * {shape.tokens}u;",
+        f"        let lane_x = in_team + item / 4u % {SIDE}u + {token * SIDE}u;",
+        *store_result(),
         "    }",
         "    workgroupBarrier();",
     ]

@@ -57,12 +57,12 @@ def _finish(layout: Layout, first: int, count: int) -> list[str]:
         f"        let lane_w = {lane_w} + value % {quarters}u * {wide}u;",
         f"        let four = {lane_x} + value / {4 * quarters}u * {shape.deep}u;",
         f"        let lane_x = four * 4u + value / {quarters}u % 4u;",
-        *(_hand_over(layout) if shape.splits > 1 else _store_result(layout)),
+        *(_hand_over(layout) if shape.splits > 1 else store_result()),
         "    }",
     ]
 
 
-def _store_result(layout: Layout) -> list[str]:
+def store_result() -> list[str]:
     """Lines that finish `total`, of four rows and a token of the tile."""
     return [
         "        let row = first_row + lane_w * 4u;",
@@ -113,6 +113,6 @@ def _last(layout: Layout) -> list[str]:
         "        }",
         f"        let lane_w = item % {layout.rows}u;",
         f"        let lane_x = item / {layout.rows}u;",
-        *_store_result(layout),
+        *store_result(),
         "    }",
     ]

@@ -115,7 +115,7 @@ def test_workgroups_that_share_a_tile_agree_with_numpy(
 
 MATRICES = (
     Shape("matrix", 64, 16, 16, wide=2, depth=32),
-    Shape("matrix", 64, 16, 32, wide=1, teams=2, depth=64),
+    Shape("matrix", 64, 16, 32, wide=1, teams=2, depth=64, ahead=2),
     Shape("matrix", 128, 32, 16, wide=2, depth=16),
     Shape("matrix", 256, 16, 16, wide=2, teams=2, depth=32),
 )

@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[list[dict[str, object]], dict[str, object], str]] = {
     "a field that lacks": ([{"family": "split"}], {}, "always family, rows, threads, tokens"),
     "a number as text": ([LAST | {"rows": "4"}], {}, "rows of kernel 1 is '4'; it is a number"),
     "a yes for a number": ([LAST | {"rows": True}], {}, "rows of kernel 1 is True"),
-    "no such family": ([LAST | {"family": "tile"}], {}, "families are split, lanes and team"),
+    "no such family": ([LAST | {"family": "tile"}], {}, "families are split, lanes, team and matrix"),
     "odd rows": ([LAST | {"rows": 6}], {}, "rows are a multiple of 4"),
     "no threads": ([LAST | {"threads": 0}], {}, "sizes are positive"),
     "uneven threads": ([LAST | {"threads": 48}], {}, "threads are a power of two"),
