@@ -33,6 +33,9 @@ from rwkvgraph_codegen.matmul_shape import MOST_HANDED as MOST_HANDED
 from rwkvgraph_codegen.matmul_shape import Shape as Shape
 from rwkvgraph_codegen.matmul_shape import flaw as flaw
 from rwkvgraph_codegen.matmul_split import can_keep as can_keep
+from rwkvgraph_codegen.matmul_sums import ADDERS as ADDERS
+from rwkvgraph_codegen.matmul_sums import adders as adders
+from rwkvgraph_codegen.matmul_sums import adding as adding
 from rwkvgraph_codegen.pair import pair as pair
 from rwkvgraph_codegen.relay import LATE as LATE
 from rwkvgraph_codegen.relay import MEETING_WORDS as MEETING_WORDS

@@ -21,11 +21,13 @@ def matmul_main(
     keeps: bool = False,
     looks: bool = False,
     units: Units = "none",
+    later: bool = False,
 ) -> str:
     """The entry point for a shape, with what it needs of workgroup memory.
 
     prepares: whether it calls `prepare` first; keeps, looks: whether `keep`, `look_ahead`. Only
     "split" heeds these; "share" calls `prepare` in any case. units: who multiplies the matrices of "matrix".
+    later: whether `adding` goes on with what workgroups that share a tile have; for "matrix" it does always.
     """
     match shape.family:
         case "split":
@@ -37,7 +39,7 @@ def matmul_main(
         case "share":
             return f"{DECODE}\n{share(shape)}"
         case _:
-            return f"{DECODE}\n{team(shape)}"
+            return f"{DECODE}\n{team(shape, later)}"
 
 
 def uses_subgroups(shape: Shape, available: bool) -> bool:

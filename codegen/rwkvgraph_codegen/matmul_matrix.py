@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rwkvgraph_codegen.matmul_shape import LANES, SIDE, Shape, head
-from rwkvgraph_codegen.matmul_sums import store_result
+from rwkvgraph_codegen.matmul_sums import hand_over, span_of, store_result
 
 Units = Literal["none", "native", "emulated"]
 """Who multiplies matrices: nobody, the subgroups of a device, or, for tests, their lanes one by one."""
@@ -123,15 +123,19 @@ class Tile:
 
 
 def matrix(shape: Shape, units: Units) -> str:
-    """The kernel: loads of the next step are under way while one is multiplied."""
+    """The kernel: loads of the next step are under way while one is multiplied.
+
+    Workgroups that share a tile leave it to the kernel after to add up.
+    """
     tile = Tile(shape, units)
     step, ahead = tile.blocks, shape.ahead
-    out = [*_memory(tile), head(shape.threads), *_places(tile)]
+    out = [*_memory(tile), head(shape.threads, splits=shape.splits), *_places(tile)]
+    out += span_of(shape, ahead * step)
     out += [f"    var total{row}_{token}: Total;" for row, token in tile.cells]
     out += _pieces(tile)
     for number in range(ahead):
-        out += _load(tile, f"{number * step}u", number)
-    out.append(f"    for (var start = 0u; start < shape.z; start += {ahead * step}u) {{")
+        out += _load(tile, f"(begin + {number * step}u)", number)
+    out.append(f"    for (var start = begin; start < end; start += {ahead * step}u) {{")
     for number in range(ahead):
         out += [
             *_store(tile, number),
@@ -348,7 +352,7 @@ def _finish(tile: Tile, row: int, token: int) -> list[str]:
         f"        let lane_w = cell % {shape.wide}u * {shape.rows // 4}u + item % 4u + {row * SIDE // 4}u;",
         f"        let in_team = cell / {shape.wide}u * {shape.tokens}u;",
         f"        let lane_x = in_team + item / 4u % {SIDE}u + {token * SIDE}u;",
-        *store_result(),
+        *(hand_over(shape) if shape.splits > 1 else store_result()),
         "    }",
         "    workgroupBarrier();",
     ]

@@ -53,8 +53,8 @@ class Shape:
     subgroups, `wide` along the rows, each with `rows` by `tokens` sums, in matrices of 16 by 16.
     family "share": for one token; a given number of workgroups share the matrix, and a thread multiplies
     `depth` columns of four rows at a time.
-    splits: so many workgroups share the columns of a tile, for "team"; the last of them to come adds up what
-    all have. For devices whose bindings may be coherent.
+    splits: so many workgroups share the columns of a tile; for "team" and "matrix". Where bindings may be
+    coherent the last of them to come adds up what all have, else a kernel after them does.
     max_tokens: the most tokens in a run for which it is chosen; None for any number. min_groups, max_groups:
     it is chosen only where it makes at least, at most, so many workgroups; 0 for any number. With splits the
     kernel itself has no room for more than max_groups.
@@ -119,8 +119,8 @@ def flaw(shape: Shape) -> str | None:
     sizes = (shape.threads, shape.rows, shape.tokens, shape.teams, shape.ahead, shape.splits)
     if min(sizes) < 1 or min(shape.wide, shape.depth, shape.min_groups, shape.max_groups) < 0:
         return "sizes are positive"
-    if shape.splits > 1 and shape.family != "team":
-        return "splits are of teams"
+    if shape.splits > 1 and shape.family not in ("team", "matrix"):
+        return "splits are of teams and matrices"
     if shape.rows % 4:
         return "rows are a multiple of 4"
     match shape.family:
@@ -145,7 +145,7 @@ def _flaw_of_matrices(shape: Shape) -> str | None:
         return f"each team takes a multiple of {SIDE} of `depth` columns"
     if shape.buffers != 1 or shape.threads % (shape.depth // 4):
         return "matrices have one buffer, and a step a number of rows for each quarter of `depth` threads"
-    return None
+    return _flaw_of_splits(shape) if shape.splits > 1 else None
 
 
 def _flaw_of_splits(shape: Shape) -> str | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from rwkvgraph_codegen.matmul_layout import VALUE, Layout
+from rwkvgraph_codegen.matmul_shape import Shape, head
 
 
-def span_of(layout: Layout) -> list[str]:
+def span_of(shape: Shape, turn: int) -> list[str]:
     """Lines that say which blocks of columns a workgroup takes: all, or as many as each that shares the tile.
 
-    Whole turns of the loop: what lies behind them is loaded ahead, and never multiplied.
+    Whole turns of the loop, of so many blocks: what lies behind is loaded ahead, and never multiplied.
     """
-    splits, turn = layout.shape.splits, layout.blocks * layout.shape.ahead
+    splits = shape.splits
     if splits == 1:
         return ["    let begin = 0u;", "    let end = shape.z;"]
     return [
@@ -21,8 +22,11 @@ def span_of(layout: Layout) -> list[str]:
     ]
 
 
-def add_up(layout: Layout) -> list[str]:
-    """Lines that add the teams' sums, as many at a time as workgroup memory holds, and finish them."""
+def add_up(layout: Layout, later: bool) -> list[str]:
+    """Lines that add the teams' sums, as many at a time as workgroup memory holds, and finish them.
+
+    later: another kernel goes on with what workgroups that share a tile hand over.
+    """
     shape = layout.shape
     quarters = shape.rows // 4
     values = [f"sum{q}_{t}" for t in range(shape.tokens) for q in range(quarters)]
@@ -36,7 +40,7 @@ def add_up(layout: Layout) -> list[str]:
         for index, value in enumerate(values[first : first + at_once]):
             out.append(f"    {layout.place(f'(thread + {index * shape.threads}u)')} = {value};")
         out += ["    workgroupBarrier();", *_finish(layout, first, at_once)]
-    return out + (_last(layout) if shape.splits > 1 else [])
+    return out + (_last(shape) if shape.splits > 1 and not later else [])
 
 
 def _finish(layout: Layout, first: int, count: int) -> list[str]:
@@ -57,7 +61,7 @@ def _finish(layout: Layout, first: int, count: int) -> list[str]:
         f"        let lane_w = {lane_w} + value % {quarters}u * {wide}u;",
         f"        let four = {lane_x} + value / {4 * quarters}u * {shape.deep}u;",
         f"        let lane_x = four * 4u + value / {quarters}u % 4u;",
-        *(_hand_over(layout) if shape.splits > 1 else store_result()),
+        *(hand_over(shape) if shape.splits > 1 else store_result()),
         "    }",
     ]
 
@@ -73,23 +77,22 @@ def store_result() -> list[str]:
     ]
 
 
-def _hand_over(layout: Layout) -> list[str]:
+def hand_over(shape: Shape) -> list[str]:
     """Lines that leave `total` for the last workgroup of the tile to add up."""
-    items = layout.rows * layout.shape.group_tokens
     return [
         "        if is_inside {",
-        f"            let spot = (tile * {layout.shape.splits}u + split) * {items}u;",
-        f"            hand_over(spot + lane_x * {layout.rows}u + lane_w, total);",
+        f"            let spot = (tile * {shape.splits}u + split) * {_items(shape)}u;",
+        f"            hand_over(spot + lane_x * {shape.group_rows // 4}u + lane_w, total);",
         "        }",
     ]
 
 
-def _last(layout: Layout) -> list[str]:
+def _last(shape: Shape) -> list[str]:
     """Lines by which the last workgroup of a tile adds up what all have handed over, in their order.
 
     What they wrote before they were counted is there for who counts last; nobody has looked before.
     """
-    shape, items = layout.shape, layout.rows * layout.shape.group_tokens
+    items = _items(shape)
     return [
         "    if !is_inside {",
         "        return;",
@@ -107,12 +110,51 @@ def _last(layout: Layout) -> list[str]:
         "        return;",
         "    }",
         f"    for (var item = thread; item < {items}u; item += {shape.threads}u) {{",
-        "        var total = vec4<f32>(0.0);",
-        f"        for (var other = 0u; other < {shape.splits}u; other++) {{",
-        f"            total += handed((tile * {shape.splits}u + other) * {items}u + item);",
-        "        }",
-        f"        let lane_w = item % {layout.rows}u;",
-        f"        let lane_x = item / {layout.rows}u;",
-        *store_result(),
+        *_total(shape),
         "    }",
     ]
+
+
+def _items(shape: Shape) -> int:
+    """Results of a tile, four rows each."""
+    return shape.group_rows // 4 * shape.group_tokens
+
+
+def _total(shape: Shape) -> list[str]:
+    """Lines that add up what all workgroups of a tile have of an item, in their order, and finish it."""
+    rows = shape.group_rows // 4
+    return [
+        "        var total = vec4<f32>(0.0);",
+        f"        for (var other = 0u; other < {shape.splits}u; other++) {{",
+        f"            total += handed((tile * {shape.splits}u + other) * {_items(shape)}u + item);",
+        "        }",
+        f"        let lane_w = item % {rows}u;",
+        f"        let lane_x = item / {rows}u;",
+        *store_result(),
+    ]
+
+
+ADDERS = 64
+"""Threads of a workgroup that adds up what others have handed over: few, as a tile has not many results."""
+
+
+def adders(shape: Shape) -> int:
+    """Workgroups that add up a tile."""
+    return -(-_items(shape) // ADDERS)
+
+
+def adding(shape: Shape) -> str:
+    """The kernel that goes on where workgroups of a tile have each handed over what they have."""
+    return "\n".join(
+        [
+            head(ADDERS, splits=adders(shape)),
+            f"    let first_row = (unit - shape.x) * {shape.group_rows}u;",
+            f"    let first_token = group.x * {shape.group_tokens}u;",
+            "    let tile = index * groups.x + group.x;",
+            f"    let item = {f'split * {ADDERS}u + ' if adders(shape) > 1 else ''}thread;",
+            f"    if item < {_items(shape)}u {{",
+            *_total(shape),
+            "    }",
+            "}",
+        ]
+    )

@@ -7,25 +7,30 @@ from rwkvgraph_codegen.matmul_shape import Shape, head
 from rwkvgraph_codegen.matmul_sums import add_up, span_of
 
 
-def team(shape: Shape) -> str:
+def team(shape: Shape, later: bool = False) -> str:
     """The kernel: loads of later steps are under way while the columns of one are multiplied.
 
-    The pieces of a step go from the buffers into registers, from there into workgroup memory.
+    The pieces of a step go from the buffers into registers, from there into workgroup memory. later: another
+    kernel adds up what workgroups that share a tile have.
     """
     layout = Layout(shape)
     kind = "vec4<f32>"
     for size in reversed(layout.sizes):
         kind = f"array<{kind}, {size}>"
     out = [f"var<workgroup> tiles: {kind};"]
-    out += ["var<workgroup> is_last: u32;"] if shape.splits > 1 else []
-    out += [head(shape.threads, splits=shape.splits), *_places(layout), *span_of(layout)]
+    out += ["var<workgroup> is_last: u32;"] if shape.splits > 1 and not later else []
+    out += [
+        head(shape.threads, splits=shape.splits),
+        *_places(layout),
+        *span_of(shape, layout.blocks * shape.ahead),
+    ]
     for turn in layout.turns:
         out += _piece(layout, turn)
     out += [
         f"    var sum{q}_{t} = vec4<f32>(0.0);" for t in range(shape.tokens) for q in range(shape.rows // 4)
     ]
     out += _steps_of_two_buffers(layout) if shape.buffers > 1 else _steps(layout)
-    return "\n".join([*out, *add_up(layout), "}"])
+    return "\n".join([*out, *add_up(layout, later), "}"])
 
 
 def _places(layout: Layout) -> list[str]:

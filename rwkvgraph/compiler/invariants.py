@@ -126,8 +126,8 @@ def check_program(fused: Fused, program: Program, limits: Limits) -> None:
         count = len(item.buffers)
         if len(set(item.buffers)) != count or count > limits.max_storage_buffers:
             raise _broken("lower", f"{item!r} binds {count} buffers, or one twice")
-        for variant in item.variants:
-            numbers = [binding.index for binding in variant.source.bindings]
+        for kernel in (kernel for variant in item.variants for kernel in variant.kernels):
+            numbers = [binding.index for binding in kernel.source.bindings]
             if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > count:
                 raise _broken("lower", f"{item!r} has a shader with bindings {numbers}")
         if item.variants[-1].max_rows is not None:

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.matmul_parts import Finish, Part, part_of, set_shares, set_units
-from rwkvgraph.compiler.program import COUNTED, HANDED, LOOK_WORD, LOOKED, Amount, Grid, Row, Variant
+from rwkvgraph.compiler.program import COUNTED, HANDED, LOOK_WORD, LOOKED, SUMS, Amount, Grid, Row, Variant
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.view import LANES
 from rwkvgraph_codegen import (
+    ADDERS,
     MATRIX_HEADER,
     Parts,
     Shape,
     Source,
     Statement,
+    adders,
+    adding,
     assemble,
     can_keep,
     matmul_main,
@@ -54,12 +57,19 @@ class Product:
     def variant(self, shape: Shape, most_tokens: int | None, tables: str = "") -> Variant:
         """A kernel of a dispatch. tables: the name of the tables' binding, where there is one."""
         units = set_units(self.writer, self.parts, shape)
-        shares = sharing(self.writer) if shape.splits > 1 else ""
+        later = shape.splits > 1 and not (self.target.coherent and shape.family == "team")
+        shares = sharing(self.writer, later) if shape.splits > 1 else ""
         looks = bool(tables) and shape.family == "split" and shape.tokens == 1
-        source = self._source(shape, tables if looks else "", shares)
+        source = self._source(shape, tables if looks else "", shares, later)
         # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
         grid = Grid(Amount(units * shape.splits + looks), 1, self.tokens, shape.group_tokens, deep_first=True)
-        return Variant(source, self._table(units), grid, most_tokens)
+        table = self._table(units)
+        after = None
+        if later:
+            items = Amount(units * adders(shape))
+            whole = Grid(items, 1, self.tokens, shape.group_tokens, deep_first=True)
+            after = Variant(self._assembled(adding(shape), shares, ADDERS, False), table, whole)
+        return Variant(source, table, grid, most_tokens, after)
 
     def leg(self, workgroups: int) -> Variant:
         """The kernel of a relay, which so many workgroups share."""
@@ -70,35 +80,52 @@ class Product:
     def _table(self, units: int) -> tuple[Row, ...]:
         return (self.tokens, Amount(units), Amount(), Amount()), *self.writer.table
 
-    def _source(self, shape: Shape, tables: str, shares: str = "") -> Source:
+    def _source(self, shape: Shape, tables: str, shares: str = "", later: bool = False) -> Source:
         is_share = shape.family == "share"
         subgroups = uses_subgroups(shape, self.target.subgroups)
         kept = self.finish.ahead if can_keep(shape, subgroups) and not self.prepares else None
         units = self.target.matrices
-        main = matmul_main(shape, subgroups, self.prepares, bool(kept), bool(tables), units)
-        header = MATRIX_HEADER if shape.family == "matrix" and units == "native" else ""
+        units = self.target.matrices
+        main = matmul_main(shape, subgroups, self.prepares, bool(kept), bool(tables), units, later)
         extra = [NO_PREPARE] if is_share and not self.prepares else []
         extra += [shares] if shares else []
         extra += [look_ahead(tables, shape.threads, bool(kept))] if tables else []
-        body = "\n".join([part_of(len(self.parts)), *self.texts, kept or self.finish.text, *extra, main])
+        header = MATRIX_HEADER if shape.family == "matrix" and units == "native" else ""
+        body = "\n".join(extra)
+        source = self._assembled(main, body, shape.threads, subgroups, kept or "", header)
+        return replace(source, engine=f"{main}\n" if is_share else "", looks_ahead=bool(tables))
+
+    def _assembled(
+        self, main: str, extra: str, threads: int, subgroups: bool, finish: str = "", header: str = ""
+    ) -> Source:
+        """A kernel: its entry point behind the functions that it calls."""
+        texts = [part_of(len(self.parts)), *self.texts, finish or self.finish.text]
+        body = "\n".join([*texts, *([extra] if extra else []), main])
         functions = tuple(self.writer.functions.values())
         statements = (*self.statements, *self.finish.statements)
         places = len(self.writer.table)
         kernel = Parts(self.writer.bindings(), functions, statements, places, LANES, subgroups, header)
-        source = assemble(self.label, kernel, body, shape.threads, self.target.dialect)
-        return replace(source, engine=f"{main}\n" if is_share else "", looks_ahead=bool(tables))
+        return assemble(self.label, kernel, body, threads, self.target.dialect)
 
 
-def sharing(writer: Writer) -> str:
-    """The functions by which workgroups of a tile hand over what they have, and tell who is the last."""
-    handed, counted = writer.binding(HANDED).name, writer.binding(COUNTED).name
-    return f"""\
+def sharing(writer: Writer, later: bool) -> str:
+    """The functions by which workgroups of a tile hand over what they have.
+
+    later: to a kernel after them; otherwise also those that tell which of them is the last.
+    """
+    handed = writer.binding(SUMS if later else HANDED).name
+    over = f"""\
 fn hand_over(at: u32, value: vec4<f32>) {{
     {handed}[at] = value;
 }}
 fn handed(at: u32) -> vec4<f32> {{
     return {handed}[at];
-}}
+}}"""
+    if later:
+        return over
+    counted = writer.binding(COUNTED).name
+    return f"""\
+{over}
 fn count(tile: u32) -> u32 {{
     return atomicAdd(&{counted}[tile], 1u);
 }}

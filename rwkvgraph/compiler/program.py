@@ -22,8 +22,13 @@ TABLES = Buffer("tables", (4,), DType.U32, Role.STATE)
 HANDED = Buffer("handed", (MOST_HANDED // 4,), DType.F32, Role.STATE)
 """What workgroups that share a tile hand over to the last of them. A runner has its own."""
 
+SUMS = Buffer("sums", (MOST_HANDED // 4,), DType.F32, Role.STATE)
+"""The same for a kernel after them to add up."""
+
 COUNTED = Buffer("counted", (MOST_GROUPS,), DType.U32, Role.STATE)
 """How many of a tile's workgroups have done so. A runner has its own, zeros between kernels."""
+
+FOR_TILES = (HANDED, SUMS, COUNTED)
 
 LOOKED = 192
 """Rows of those at which a kernel looks ahead: those of the next five kernels of RWKV-7, about."""
@@ -90,13 +95,20 @@ NO_ROW: Row = (Amount(), Amount(), Amount(), Amount())
 class Variant:
     """One kernel that can run a pass: its shader, its uniform's rows (the first is `size`), its grid.
 
-    max_rows: the most rows it is chosen for; None for any number.
+    max_rows: the most rows it is chosen for; None for any number. after: the kernel that goes on with what
+    this one leaves, of the same bindings and table.
     """
 
     source: Source
     table: tuple[Row, ...]
     grid: Grid
     max_rows: int | None = None
+    after: Variant | None = None
+
+    @property
+    def kernels(self) -> tuple[Variant, ...]:
+        """It, and the kernel after it."""
+        return (self,) if self.after is None else (self, self.after)
 
     def __str__(self) -> str:
         return self.source.text
@@ -261,7 +273,8 @@ class Program:
     def variants(self) -> Iterator[Variant]:
         """Every kernel with its uniform: those of each pass, then the relays'."""
         for step in self.passes:
-            yield from step.variants
+            for variant in step.variants:
+                yield from variant.kernels
         for relay in self.every_relay:
             yield relay.variant
 

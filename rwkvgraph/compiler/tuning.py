@@ -78,8 +78,7 @@ def is_usable(shape: Shape, target: Target) -> bool:
     """Whether a device can run the kernel of a shape, and gets right numbers from it."""
     has_lanes = shape.family != "lanes" or target.lanes >= 8
     has_units = shape.family != "matrix" or target.matrices != "none"
-    can_share = shape.splits == 1 or target.coherent
-    return fits(shape, target.limits, target.matrices) and has_lanes and has_units and can_share
+    return fits(shape, target.limits, target.matrices) and has_lanes and has_units
 
 
 def fits(shape: Shape, limits: Limits, units: Units = "native") -> bool:

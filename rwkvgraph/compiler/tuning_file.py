@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from rwkvgraph.compiler.target import Target
@@ -47,7 +47,7 @@ def kernels_from_environment(adapter: str, target: Target) -> tuple[Shape, ...]:
     if found.adapter != adapter:
         return ()
     for number, shape in enumerate(found.matmul, 1):
-        if not is_usable(replace(shape, splits=1), target):  # split tiles are left out where they must be
+        if not is_usable(shape, target):
             needs = f"{shape.threads} threads and {workgroup_bytes(shape)} bytes a workgroup"
             needs += ", and subgroups of 8" if shape.family == "lanes" else ""
             raise _fault(path, f"kernel {number} takes {needs}; {adapter} has {target}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from rwkvgraph.compiler.domain import Domain, Strides, strides_of
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Place, Slot
-from rwkvgraph.compiler.program import COUNTED, HANDED, NO_ROW, Amount
+from rwkvgraph.compiler.program import COUNTED, FOR_TILES, HANDED, NO_ROW, Amount
 from rwkvgraph.compiler.program import Row as TableRow
 from rwkvgraph.op import BEFORE, Buffer, DType, Home, Tensor, TensorOp
 from rwkvgraph.view import row_width
@@ -66,9 +66,11 @@ class Writer:
         """The binding of a buffer, made when first asked for."""
         if source not in self.buffers:
             self.buffers.append(source)
-        if source is HANDED or source is COUNTED:
-            at, is_wide = self.buffers.index(source) + 1, source is HANDED
-            return Binding(at, source.dtype.value, True, is_wide, is_atomic=not is_wide, is_coherent=is_wide)
+        if source in FOR_TILES:
+            at, is_wide, is_coherent = self.buffers.index(source) + 1, source is not COUNTED, source is HANDED
+            return Binding(
+                at, source.dtype.value, True, is_wide, is_atomic=not is_wide, is_coherent=is_coherent
+            )
         dtype = source.dtype if isinstance(source, Buffer) else DType.F32
         wide = self.domain.lanes > 1
         is_texture = isinstance(source, Buffer) and source.is_texture

@@ -179,7 +179,8 @@ def shaders_of(program: Program, sizes: Sizes, relays: Collection[Relay]) -> Ite
         if isinstance(item, Relay):
             yield shader_of(item, item.variant)
         elif item.runs(sizes):
-            yield shader_of(item, item.variant(sizes))
+            for variant in item.variant(sizes).kernels:
+                yield shader_of(item, variant)
 
 
 def access_of(binding: Binding) -> Access:

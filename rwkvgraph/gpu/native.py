@@ -4,11 +4,14 @@
 else in the library touches the backend.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import ModuleType, TracebackType
 from typing import Any, Protocol, cast
 
@@ -60,15 +63,22 @@ def backend() -> ModuleType | None:
 
 @dataclass(frozen=True)
 class Step:
-    """One dispatch.
+    """One dispatch, or two.
 
-    A pipeline, what it binds at group 0 with one dynamic offset (bytes), workgroups in x, y, z.
+    A pipeline, what it binds at group 0 with one dynamic offset (bytes), workgroups in x, y, z. after: what
+    goes on with what it leaves.
     """
 
     pipeline: GPUComputePipeline
     group: GPUBindGroup
     offset: int
     grid: tuple[int, int, int]
+    after: Step | None = None
+
+    @property
+    def dispatches(self) -> tuple[Step, ...]:
+        """It, and what comes after it."""
+        return (self,) if self.after is None else (self, self.after)
 
 
 class Driver(Protocol):
@@ -118,7 +128,7 @@ class Plain:
         return list(steps)
 
     def record(self, encoder: GPUComputePassEncoder, prepared: Any, start: int, stop: int) -> None:
-        for step in prepared[start:stop]:
+        for step in (one for each in prepared[start:stop] for one in each.dispatches):
             encoder.set_pipeline(step.pipeline)
             encoder.set_bind_group(0, step.group, [step.offset])
             encoder.dispatch_workgroups(*step.grid)
@@ -189,8 +199,12 @@ class Direct:
         return cast(GPUShaderModule, self.make_module(label, handle, self.device))
 
     def prepare(self, steps: Sequence[Step]) -> Any:
-        """C handles. The steps stay beside them, as the handles do not keep what they name."""
-        handles: list[Any] = list(steps)
+        """C handles, and where each step's begin.
+
+        The steps stay beside them, as the handles do not keep what they name.
+        """
+        handles: list[Any] = [one for step in steps for one in step.dispatches]
+        starts = [0, *accumulate(len(step.dispatches) for step in steps)]
         rows = [
             (
                 item.pipeline._internal,
@@ -200,7 +214,7 @@ class Direct:
             )
             for item in handles
         ]
-        return rows, handles
+        return rows, starts, handles
 
     def record(self, encoder: GPUComputePassEncoder, prepared: Any, start: int, stop: int) -> None:
         """Errors of a call surface when the commands are finished (8 µs a pass through wgpu-py, 2 here)."""
@@ -209,7 +223,8 @@ class Direct:
         set_pipeline = self.lib.wgpuComputePassEncoderSetPipeline
         set_group = self.lib.wgpuComputePassEncoderSetBindGroup
         dispatch = self.lib.wgpuComputePassEncoderDispatchWorkgroups
-        for pipeline, group, offset, x, y, z in prepared[0][start:stop]:
+        rows, starts, _ = prepared
+        for pipeline, group, offset, x, y, z in rows[starts[start] : starts[min(stop, len(starts) - 1)]]:
             set_pipeline(handle, pipeline)
             set_group(handle, 0, group, 1, offset)
             dispatch(handle, x, y, z)

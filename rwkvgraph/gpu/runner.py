@@ -15,7 +15,7 @@ import numpy as np
 from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
 
 from rwkvgraph.compiler.plan import ELEMENT, Slot
-from rwkvgraph.compiler.program import COUNTED, HANDED, MEETING, TABLES, Pass, Program, Relay, Variant
+from rwkvgraph.compiler.program import FOR_TILES, MEETING, TABLES, Pass, Program, Relay, Variant
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu.compiling import Kernel, shader_of, shaders_of
 from rwkvgraph.gpu.context import Context
@@ -252,7 +252,11 @@ class Runner:
         kernel = self.kernel(item, variant)
         offset = self._table.offset(index, item.variants.index(variant))
         group = self._group(index, kernel, variant, item.bound(variant), owner, state)
-        return Step(kernel.pipeline, group, offset, grid)
+        after = None
+        if variant.after is not None:
+            grid_after = variant.after.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
+            after = Step(self.kernel(item, variant.after).pipeline, group, offset, grid_after)
+        return Step(kernel.pipeline, group, offset, grid, after)
 
     def kernel(self, item: Pass | Relay, variant: Variant) -> Kernel:
         """The compiled shader of a pass; the same for the same text."""
@@ -297,7 +301,7 @@ class Runner:
             return whole(self.meeting.gpu)
         if buffer is TABLES:
             return whole(self._table.gpu)
-        if buffer is HANDED or buffer is COUNTED:
+        if buffer in FOR_TILES:
             return whole(self._for_tiles(buffer))
         assert isinstance(buffer, Buffer), "slots are shared"
         if buffer in self._resident:

@@ -255,7 +255,9 @@ def _variants(writer: Writer, step: Lowered) -> list[list[Any]]:
     chosen = step.item.variant(writer.sizes)
     found: list[list[Any]] = []
     for variant in step.item.variants:
-        grid = " × ".join(map(str, variant.grid.at(writer.sizes, limit)))
-        shader = writer.tables.shader(variant.source.text)
-        found.append([shader, variant.max_rows or 0, grid, variant.source.threads, variant is chosen])
+        for kernel in variant.kernels:
+            grid = " × ".join(map(str, kernel.grid.at(writer.sizes, limit)))
+            shader = writer.tables.shader(kernel.source.text)
+            is_run = variant is chosen
+            found.append([shader, variant.max_rows or 0, grid, kernel.source.threads, is_run])
     return found

@@ -88,6 +88,13 @@ def test_fitted_kernels_are_ones_that_run(limits: Limits, columns: int) -> None:
     assert replace(shape, threads=256) == GPU.matmul[0]
 
 
+def sharing_target(gpu: Context, coherent: bool) -> Target:
+    """The device, taken for a GPU on which the last workgroup of a tile can add up, or not."""
+    if coherent and COHERENT not in gpu.device.features:
+        pytest.skip(f"{gpu.info.name} has no @coherent")
+    return replace(gpu.target, kind="gpu", coherent=coherent)
+
+
 SPLITS = (
     Shape("team", 64, 4, 4, wide=4, teams=4, depth=16, splits=2, max_groups=200),
     Shape("team", 64, 4, 8, wide=8, teams=8, depth=64, buffers=2, splits=3, max_groups=300),
@@ -99,16 +106,20 @@ SPLITS = (
     ("rows", "columns", "tokens"), [(200, 136, 77), (20, 3, 5), (64, 1030, 32), (12, 2048, 17)]
 )
 @pytest.mark.parametrize("shape", SPLITS, ids=str)
+@pytest.mark.parametrize("coherent", [True, False], ids=["by the last", "later"])
 def test_workgroups_that_share_a_tile_agree_with_numpy(
-    gpu: Context, monkeypatch: pytest.MonkeyPatch, shape: Shape, rows: int, columns: int, tokens: int
+    gpu: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: Shape,
+    rows: int,
+    columns: int,
+    tokens: int,
+    coherent: bool,
 ) -> None:
-    if COHERENT not in gpu.device.features:
-        pytest.skip(f"{gpu.info.name} has no @coherent")
-    target = replace(gpu.target, kind="gpu", coherent=True)
+    target = sharing_target(gpu, coherent)
     monkeypatch.setattr(tuning, "GPU", replace(GPU, matmul=(shape, GPU.matmul[-1])))
     assert flaw(shape) is None
     assert (kernels_for(target, [rows, 12])[0][0] == shape) == fits(shape, target.limits)
-    assert kernels_for(replace(target, coherent=False), [rows, 12])[0][0] == GPU.matmul[-1]
     assert kernels_for(target, [rows, 12], can_split=False)[0][0] == GPU.matmul[-1]
     check_graph(product(rows, columns, tokens, columns**-0.5), gpu, target=target)
 
@@ -118,6 +129,7 @@ MATRICES = (
     Shape("matrix", 64, 16, 32, wide=1, teams=2, depth=64, ahead=2),
     Shape("matrix", 128, 32, 16, wide=2, depth=16),
     Shape("matrix", 256, 16, 16, wide=2, teams=2, depth=32),
+    Shape("matrix", 128, 32, 16, wide=1, teams=2, depth=32, splits=3, max_groups=200),
 )
 SUMS_OF_MATRICES = 2e-6
 """Of results of about 1: what inputs lose of theirs, 2^-21, and sums in f32 in other orders."""
@@ -140,10 +152,10 @@ def test_matrices_of_subgroups_agree_with_numpy(
     check_graph(product(rows, columns, tokens, columns**-0.5), gpu, target=target)
 
 
-def test_what_was_counted_is_zero_again(gpu: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same memory serves each kernel whose workgroups share tiles, and each run."""
-    if COHERENT not in gpu.device.features:
-        pytest.skip(f"{gpu.info.name} has no @coherent")
+@pytest.mark.parametrize("coherent", [True, False], ids=["by the last", "later"])
+def test_the_same_memory_serves_all_that_share_tiles_and_each_run(
+    gpu: Context, monkeypatch: pytest.MonkeyPatch, coherent: bool
+) -> None:
     monkeypatch.setattr(tuning, "GPU", replace(GPU, matmul=(SPLITS[1], GPU.matmul[-1])))
     random, ends = np.random.default_rng(0), []
     with tape() as items:
@@ -151,7 +163,7 @@ def test_what_was_counted_is_zero_again(gpu: Context, monkeypatch: pytest.Monkey
             w, x = random.normal(size=(rows, columns)) * columns**-0.5, random.normal(size=(17, columns))
             ends.append((Buffer("y", (17, rows)), x @ w.astype(np.float16).astype(np.float64).T))
             ops.blit(ops.matmul(matrix(w), holding(x)), ends[-1][0].tensor)
-    program = compile(Graph(tuple(items)), None, replace(gpu.target, kind="gpu", coherent=True))
+    program = compile(Graph(tuple(items)), None, sharing_target(gpu, coherent))
     assert all("hand_over" in item.variants[0].source.text for item in program.passes)
     none = Dim("none")
     runner = Runner(gpu, program, {}, Buffer("nothing", (none, 1), DType.F32, Role.OUTPUT))
@@ -174,10 +186,9 @@ def test_what_workgroups_hand_over_is_seen_by_the_last() -> None:
 
 @pytest.mark.parametrize("limits", [BROWSER, ROOMY], ids=["browser", "roomy"])
 @pytest.mark.parametrize("rows", [[4], [2048], [2048] * 3 + [512], [65536]])
-@pytest.mark.parametrize("coherent", [False, True])
-def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int], coherent: bool) -> None:
+def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int]) -> None:
     table = (*GPU.matmul[:3], SPLITS[1], *GPU.matmul[3:7], SPLITS[2], *GPU.matmul[7:])
-    target = Target(limits, NAGA, True, "gpu", coherent=coherent, matmul=table)
+    target = Target(limits, NAGA, True, "gpu", matmul=table)
     kernels = kernels_for(target, rows)
     for tokens in (1, 2, 4, 5, 8, 16, 31, 32, 33, 64, 127, 128, 200, 256, 1024, 5000, 65535):
         chosen = next(shape for shape, most in kernels if most is None or tokens <= most)
@@ -188,7 +199,6 @@ def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int]
             and (shape.max_tokens is None or tokens <= shape.max_tokens)
             and shape.groups(rows, tokens) >= shape.min_groups
             and (not shape.max_groups or shape.groups(rows, tokens) <= shape.max_groups)
-            and (shape.splits == 1 or coherent)
         )
         assert chosen == kernel_of(wanted)
 
