@@ -87,7 +87,8 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     has_room = len(writer.buffers) < target.limits.max_storage_buffers
     tables = writer.binding(TABLES).name if target.looks and has_room else ""
     can_split = len(writer.buffers) + 2 <= target.limits.max_storage_buffers
-    kernels = kernels_for(target, [part.rows for part in parts], can_split)
+    in_one = len({part.weights.source for part in parts}) == 1
+    kernels = kernels_for(target, [part.rows for part in parts], can_split, in_one)
     columns = max(part.columns for part in parts)
     # Those that split columns last: they bind what the others have no use for.
     made: dict[int, Variant] = {}

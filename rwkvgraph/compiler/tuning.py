@@ -36,10 +36,19 @@ class Tuning:
     held: int = 2
 
 
+FEW = 8
+"""Tokens up to which the kernels of a kind come before those for matrices of subgroups."""
+
+
 def tuning_for(target: Target) -> Tuning:
     """The measured choices for a target: of its kind, with the kernels that were measured for it, if any."""
     measured = _of_kind(target)
-    return replace(measured, matmul=target.matmul) if target.matmul else measured
+    if target.matmul:
+        return replace(measured, matmul=target.matmul)
+    if target.matrices == "none":
+        return measured
+    few = [shape for shape in measured.matmul if (shape.max_tokens or FEW + 1) <= FEW]
+    return replace(measured, matmul=(*few, *MATRICES, *measured.matmul[len(few) :]))
 
 
 def _of_kind(target: Target) -> Tuning:
@@ -51,14 +60,16 @@ def _of_kind(target: Target) -> Tuning:
 
 
 def kernels_for(
-    target: Target, rows: Sequence[int], can_split: bool = True
+    target: Target, rows: Sequence[int], can_split: bool = True, in_one: bool = True
 ) -> list[tuple[Shape, int | None]]:
     """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any.
 
-    can_split: whether there is room to bind what workgroups of a tile hand over.
+    can_split: whether there is room to bind what workgroups of a tile hand over. in_one: whether the matrices
+    are in one buffer; with seven of them, each load a choice, matrices of subgroups took eight times as long.
     """
     shapes = [shape for shape in tuning_for(target).matmul if is_usable(shape, target)]
     shapes = [shape for shape in shapes if can_split or shape.splits == 1]
+    shapes = [shape for shape in shapes if in_one or shape.family != "matrix"]
     firsts = sorted({1} | {tokens for shape in shapes for tokens in _changes(shape, rows)})
     chosen = [next(shape for shape in shapes if suits(shape, rows, first)) for first in firsts]
     found = list(zip(map(kernel_of, chosen), firsts, strict=True))
@@ -180,6 +191,9 @@ CPU_NARROW = Tuning(
 # More than 32 KiB, which fewer devices have, would gain 7 of 40 us (16 tokens, the seven), 11 of 72 (64
 # tokens, 8192x2048), elsewhere nothing. In the 16 KiB of browsers 8192x2048 takes 48, 124, 940 us with 32,
 # 128, 1024 tokens.
+# 32 tokens, tiles of 32x32 whose columns four workgroups share, where those are 200 and more: in a model 48
+# instead of 66 us for 2048x8192, 22 instead of 27 for 2048x2048.
+_TILE = Shape("team", 256, 4, 8, wide=8, teams=8, depth=64, ahead=2)
 GPU = Tuning(
     256,
     1024,
@@ -189,12 +203,13 @@ GPU = Tuning(
         Shape("team", 256, 4, 8, max_tokens=16, min_groups=120, wide=16, teams=8, depth=64, ahead=2),
         Shape("split", 64, 4, 4, max_tokens=16),
         Shape("team", 256, 8, 8, max_tokens=64, min_groups=500, wide=16, teams=4, depth=32),
-        Shape("team", 256, 4, 8, max_tokens=64, min_groups=90, wide=8, teams=8, depth=64, ahead=2),
+        replace(_TILE, max_tokens=64, min_groups=90),
         Shape("split", 64, 4, 4, max_tokens=24),
         Shape("team", 256, 8, 8, min_groups=400, wide=16, depth=16),
         Shape("team", 256, 8, 8, min_groups=90, wide=16, teams=2, depth=32),
         Shape("team", 256, 8, 8, min_groups=90, wide=8, teams=8, depth=64, ahead=2),
-        Shape("team", 256, 4, 8, min_groups=90, wide=8, teams=8, depth=64, ahead=2),
+        replace(_TILE, min_groups=90),
+        replace(_TILE, max_tokens=32, min_groups=200, max_groups=512, splits=4),
         Shape("split", 64, 4, 4, max_tokens=32),
         Shape("team", 256, 4, 8, wide=4, teams=16, depth=128, ahead=2),
         # For devices with less workgroup memory, as browsers give.
@@ -205,3 +220,39 @@ GPU = Tuning(
         Shape("split", 64, 8, 4),
     ),
 )
+
+# Matrices of subgroups: an NVIDIA H200 on Dawn, each kernel alone, weights from memory; f32 inputs go in as
+# two f16, so there are twice the products. Microseconds by tiles of rows by tokens, /n for n workgroups that
+# share one:
+#   16 tokens: 64x16 20 8192x2048, /4 23 2048x8192.
+#   32: 64x32 23, /4 26, /4 13 2048x2048; 128x32 137 65536x2048 (64x32 157).
+#   64: 128x64 /2 30, /8 29.  128: 128x64 42, /4 46, /4 19; 128x128 300 65536x2048.
+#   256: 128x128 73, /4 80.  1024: 128x128 271, 258, 71: 125 TFLOP/s of the model's, 250 of the units'.
+# With an index clamped at each load 1.4 times as long, with Dawn's own checks 1.6 times. 16 rows a workgroup,
+# so that all processors have one, read inputs too often: 45 for 2048x8192 and 32 tokens. Two steps ahead gain
+# up to 5 %. Matrices loaded from buffers, not by way of workgroup memory, take 1.5 to 8 times as long.
+_THIN = Shape("matrix", 256, 16, 16, wide=4, teams=2, depth=128)
+_SMALL = Shape("matrix", 256, 16, 32, wide=4, teams=2, depth=128)
+_FLAT = Shape("matrix", 256, 16, 32, wide=8, depth=64, ahead=2)
+_MIDDLE = Shape("matrix", 256, 32, 32, wide=4, depth=64)
+_LARGE = Shape("matrix", 256, 64, 32, wide=2, depth=32)
+MATRICES = (
+    replace(_THIN, splits=16, max_tokens=16, max_groups=200),
+    replace(_THIN, splits=4, max_tokens=16, max_groups=256),
+    replace(_THIN, ahead=2, max_tokens=16),
+    replace(_SMALL, splits=16, max_tokens=32, max_groups=200),
+    replace(_SMALL, splits=4, max_tokens=32, max_groups=256),
+    replace(_FLAT, max_tokens=32, min_groups=300),
+    replace(_SMALL, ahead=2, max_tokens=32),
+    replace(_MIDDLE, splits=16, max_tokens=64, max_groups=128),
+    replace(_MIDDLE, splits=8, max_tokens=64, max_groups=160),
+    replace(_MIDDLE, splits=2, max_tokens=64, max_groups=256),
+    replace(_MIDDLE, max_tokens=64),
+    replace(_MIDDLE, splits=8, max_groups=96),
+    replace(_MIDDLE, splits=4, max_groups=192),
+    replace(_LARGE, splits=4, max_groups=128),
+    replace(_LARGE, min_groups=120),
+    replace(_MIDDLE, splits=2, max_groups=200),
+    _MIDDLE,
+)
+"""Kernels of the matrix units, for more tokens than the first two kernels of the table take."""

@@ -30,6 +30,10 @@ OTHERS = (
 """No table holds these: cells of 4 columns, two buffers, several cells a team, steps two ahead."""
 
 
+WHOLE = [shape for shape in GPU.matmul if shape.splits == 1]
+"""The kernels of the table whose workgroups share no tile."""
+
+
 def product(rows: int, columns: int, tokens: int, scale: float = 1.0) -> Graph:
     """A product of two matrices side by side, the second of a few rows, followed by a map."""
     random = np.random.default_rng(rows + columns + tokens)
@@ -45,7 +49,7 @@ def product(rows: int, columns: int, tokens: int, scale: float = 1.0) -> Graph:
     ("rows", "columns", "tokens"), [(200, 136, 77), (20, 3, 5), (64, 520, 1), (200, 40, 1)]
 )
 @pytest.mark.parametrize(
-    "shape", dict.fromkeys(map(kernel_of, [*OTHERS, *CPU_NARROW.matmul, *GPU.matmul])), ids=str
+    "shape", dict.fromkeys(map(kernel_of, [*OTHERS, *CPU_NARROW.matmul, *WHOLE])), ids=str
 )
 def test_a_kernel_agrees_with_numpy(
     gpu: Context, monkeypatch: pytest.MonkeyPatch, shape: Shape, rows: int, columns: int, tokens: int
@@ -99,6 +103,7 @@ SPLITS = (
     Shape("team", 64, 4, 4, wide=4, teams=4, depth=16, splits=2, max_groups=200),
     Shape("team", 64, 4, 8, wide=8, teams=8, depth=64, buffers=2, splits=3, max_groups=300),
     Shape("team", 96, 8, 4, wide=4, teams=3, depth=24, buffers=2, ahead=2, splits=8, max_groups=800),
+    *(kernel_of(shape) for shape in GPU.matmul if shape.splits > 1),
 )
 
 
@@ -186,9 +191,10 @@ def test_what_workgroups_hand_over_is_seen_by_the_last() -> None:
 
 @pytest.mark.parametrize("limits", [BROWSER, ROOMY], ids=["browser", "roomy"])
 @pytest.mark.parametrize("rows", [[4], [2048], [2048] * 3 + [512], [65536]])
-def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int]) -> None:
-    table = (*GPU.matmul[:3], SPLITS[1], *GPU.matmul[3:7], SPLITS[2], *GPU.matmul[7:])
-    target = Target(limits, NAGA, True, "gpu", matmul=table)
+@pytest.mark.parametrize("matrices", ["none", "native"])
+def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int], matrices: Units) -> None:
+    table = (*GPU.matmul[:3], SPLITS[1], *GPU.matmul[3:7], SPLITS[2], *tuning.MATRICES, *GPU.matmul[7:])
+    target = Target(limits, NAGA, True, "gpu", matrices=matrices, matmul=table)
     kernels = kernels_for(target, rows)
     for tokens in (1, 2, 4, 5, 8, 16, 31, 32, 33, 64, 127, 128, 200, 256, 1024, 5000, 65535):
         chosen = next(shape for shape, most in kernels if most is None or tokens <= most)
@@ -196,6 +202,7 @@ def test_a_run_takes_the_first_kernel_that_suits(limits: Limits, rows: list[int]
             shape
             for shape in table
             if fits(shape, limits)
+            and (shape.family != "matrix" or matrices == "native")
             and (shape.max_tokens is None or tokens <= shape.max_tokens)
             and shape.groups(rows, tokens) >= shape.min_groups
             and (not shape.max_groups or shape.groups(rows, tokens) <= shape.max_groups)
