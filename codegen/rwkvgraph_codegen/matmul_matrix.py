@@ -125,26 +125,36 @@ class Tile:
 def matrix(shape: Shape, units: Units) -> str:
     """The kernel: loads of the next step are under way while one is multiplied.
 
-    Workgroups that share a tile leave it to the kernel after to add up.
+    Workgroups that share a tile leave it to the kernel after to add up. The last step, where that has less
+    than `depth` columns, is apart: what compares each column with the last took a third of the time of a
+    product of many tokens, and text that loops run through but do not need 5 % of a model's with 32 (NVIDIA
+    H200).
     """
     tile = Tile(shape, units)
-    step, ahead = tile.blocks, shape.ahead
+    step = tile.blocks
+    barrier = "        workgroupBarrier();"
     out = [*_memory(tile), head(shape.threads, splits=shape.splits), *_places(tile)]
-    out += span_of(shape, ahead * step)
+    out += span_of(shape, step)
+    out.append(f"    let whole = begin + (max(end, begin) - begin) / {step}u * {step}u;")
     out += [f"    var total{row}_{token}: Total;" for row, token in tile.cells]
     out += _pieces(tile)
-    for number in range(ahead):
-        out += _load(tile, f"(begin + {number * step}u)", number)
-    out.append(f"    for (var start = begin; start < end; start += {ahead * step}u) {{")
-    for number in range(ahead):
-        out += [
-            *_store(tile, number),
-            "        workgroupBarrier();",
-            *_load(tile, f"(start + {(number + ahead) * step}u)", number),
-            *_multiply(tile),
-            "        workgroupBarrier();",
-        ]
-    out.append("    }")
+    out += ["    if begin < whole {", *_load(tile, "begin"), "    }"]
+    out += [
+        f"    for (var start = begin; start < whole; start += {step}u) {{",
+        *_store(tile),
+        barrier,
+        *_load(tile, f"min(start + {step}u, whole - {step}u)"),
+        *_multiply(tile),
+        barrier,
+        "    }",
+        "    if whole < end {",
+        *_load_last(tile),
+        *_store(tile),
+        barrier,
+        *_multiply(tile),
+        barrier,
+        "    }",
+    ]
     for row, token in tile.cells:
         out += _finish(tile, row, token)
     return "\n".join([*out, "}"])
@@ -201,11 +211,11 @@ def _pieces(tile: Tile) -> list[str]:
     for turn, first in _turns(tile.shape.group_rows, tile.rows_at_once):
         row = f"min(first_row + row_w + {first}u, last_row)"
         out.append(f"    let from_w{turn} = place.x + {row} * place.y;")
-        out += [f"    var held_w{number}_{turn} = vec4<u32>(0u);" for number in range(tile.shape.ahead)]
+        out.append(f"    var held_w{turn} = vec4<u32>(0u);")
     for turn, first in _turns(tile.shape.group_tokens, tile.tokens_at_once):
         token = f"min(first_token + token_x + {first}u, last_token)"
         out.append(f"    let from_x{turn} = (source.x + {token} * source.y) / 4u;")
-        out += [f"    var held_x{number}_{turn} = vec4<f32>(0.0);" for number in range(tile.shape.ahead)]
+        out.append(f"    var held_x{turn} = vec4<f32>(0.0);")
     return out
 
 
@@ -221,40 +231,44 @@ def _guarded(row: str, first: int, count: int, at_once: int, lines: list[str]) -
     return [f"            if {row} < {count - first}u {{", *lines, "            }"]
 
 
-def _load(tile: Tile, start: str, number: int) -> list[str]:
-    """Lines that load a thread's pieces of the step at block `start` into a set of registers.
-
-    Behind the last column are the last weights again, and zeros for inputs; where a step has none of that,
-    nothing is compared: that took a third of the time of a product of many tokens (NVIDIA H200).
-    """
+def _load(tile: Tile, start: str) -> list[str]:
+    """Lines that load a thread's pieces of the whole step at block `start` into registers."""
     return [
-        f"        if {start} + {tile.blocks}u <= shape.z {{",
-        f"            let block = {start} + block_w;",
-        f"            let lane = {start} * 2u + lane_x;",
-        *_load_pieces(tile, number, "input(part, from_x{}, lane)"),
-        "        } else {",
-        f"            let block = min({start} + block_w, shape.z - 1u);",
-        f"            let wanted = {start} * 2u + lane_x;",
-        "            let lane = min(wanted, shape.z * 2u - 1u);",
-        "            let is_there = wanted == lane;",
-        *_load_pieces(tile, number, "select(vec4<f32>(0.0), input(part, from_x{}, lane), is_there)"),
+        "        {",
+        f"            let start_of_step = {start};",
+        "            let block = start_of_step + block_w;",
+        "            let lane = start_of_step * 2u + lane_x;",
+        *_load_pieces(tile, "input(part, from_x{}, lane)"),
         "        }",
     ]
 
 
-def _load_pieces(tile: Tile, number: int, value: str) -> list[str]:
+def _load_last(tile: Tile) -> list[str]:
+    """Lines that load the last step: behind the last column the last weights again, zeros for inputs."""
+    return [
+        "        {",
+        "            let block = min(whole + block_w, shape.z - 1u);",
+        "            let wanted = whole * 2u + lane_x;",
+        "            let lane = min(wanted, shape.z * 2u - 1u);",
+        "            let is_there = wanted == lane;",
+        *_load_pieces(tile, "select(vec4<f32>(0.0), input(part, from_x{}, lane), is_there)"),
+        "        }",
+    ]
+
+
+def _load_pieces(tile: Tile, value: str) -> list[str]:
     rows, tokens = tile.shape.group_rows, tile.shape.group_tokens
     out = []
     for turn, first in _turns(rows, tile.rows_at_once):
-        lines = [f"                held_w{number}_{turn} = weight(part, from_w{turn} + block);"]
+        lines = [f"                held_w{turn} = weight(part, from_w{turn} + block);"]
         out += _guarded("row_w", first, rows, tile.rows_at_once, lines)
     for turn, first in _turns(tokens, tile.tokens_at_once):
-        lines = [f"                held_x{number}_{turn} = {value.format(turn)};"]
+        lines = [f"                held_x{turn} = {value.format(turn)};"]
         out += _guarded("token_x", first, tokens, tile.tokens_at_once, lines)
     return out
 
 
-def _store(tile: Tile, number: int) -> list[str]:
+def _store(tile: Tile) -> list[str]:
     """Lines that put a thread's pieces into workgroup memory, inputs as their two parts.
 
     WGSL stores one f16 at a time; a driver's compiler makes one store of those that are side by side.
@@ -263,15 +277,15 @@ def _store(tile: Tile, number: int) -> list[str]:
     out = []
     for turn, first in _turns(rows, tile.rows_at_once):
         lines = [
-            f"                let first = weights_of(held_w{number}_{turn}.xy);",
-            f"                let second = weights_of(held_w{number}_{turn}.zw);",
+            f"                let first = weights_of(held_w{turn}.xy);",
+            f"                let second = weights_of(held_w{turn}.zw);",
             *_spread("matrix", "spot_w", "first", first * tile.stride),
             *_spread("matrix", "spot_w", "second", first * tile.stride + 4),
         ]
         out += _guarded("row_w", first, rows, tile.rows_at_once, lines)
     for turn, first in _turns(tokens, tile.tokens_at_once):
         lines = [
-            f"                let value = held_x{number}_{turn} * {1 / SCALE};",
+            f"                let value = held_x{turn} * {1 / SCALE};",
             "                let first = cut(value);",
             "                let highs = short(first);",
             "                let lows = short(value - first);",

@@ -143,8 +143,10 @@ def _flaw_of_matrices(shape: Shape) -> str | None:
         return f"a team of matrices is `wide` subgroups of {LANES} threads, or a multiple of that"
     if not shape.depth or shape.depth % (SIDE * shape.teams):
         return f"each team takes a multiple of {SIDE} of `depth` columns"
-    if shape.buffers != 1 or shape.threads % (shape.depth // 4):
-        return "matrices have one buffer, and a step a number of rows for each quarter of `depth` threads"
+    if shape.buffers != 1 or shape.ahead != 1:
+        return "matrices have one buffer, and are one step ahead"
+    if shape.threads % (shape.depth // 4):
+        return "threads of matrices are a multiple of a quarter of `depth`"
     return _flaw_of_splits(shape) if shape.splits > 1 else None
 
 

@@ -229,21 +229,22 @@ GPU = Tuning(
 #   64: 128x64 /2 30, /8 29.  128: 128x64 42, /4 46, /4 19; 128x128 300 65536x2048.
 #   256: 128x128 73, /4 80.  1024: 128x128 271, 258, 71: 125 TFLOP/s of the model's, 250 of the units'.
 # With an index clamped at each load 1.4 times as long, with Dawn's own checks 1.6 times. 16 rows a workgroup,
-# so that all processors have one, read inputs too often: 45 for 2048x8192 and 32 tokens. Two steps ahead gain
-# up to 5 %. Matrices loaded from buffers, not by way of workgroup memory, take 1.5 to 8 times as long.
+# so that all processors have one, read inputs too often: 45 for 2048x8192 and 32 tokens. Two steps ahead
+# gained up to 5 % here, and lost 20 % for 8192x2048 in a model. Matrices loaded from buffers, not by way of
+# workgroup memory, take 1.5 to 8 times as long. Four low-rank matrices of 32 tokens: 9 us without,
+# 15 with them.
 _THIN = Shape("matrix", 256, 16, 16, wide=4, teams=2, depth=128)
 _SMALL = Shape("matrix", 256, 16, 32, wide=4, teams=2, depth=128)
-_FLAT = Shape("matrix", 256, 16, 32, wide=8, depth=64, ahead=2)
+_FLAT = Shape("matrix", 256, 16, 32, wide=8, depth=64)
 _MIDDLE = Shape("matrix", 256, 32, 32, wide=4, depth=64)
 _LARGE = Shape("matrix", 256, 64, 32, wide=2, depth=32)
 MATRICES = (
-    replace(_THIN, splits=16, max_tokens=16, max_groups=200),
+    Shape("split", 64, 4, 4, max_tokens=32, max_groups=1200),
     replace(_THIN, splits=4, max_tokens=16, max_groups=256),
-    replace(_THIN, ahead=2, max_tokens=16),
-    replace(_SMALL, splits=16, max_tokens=32, max_groups=200),
+    replace(_THIN, max_tokens=16),
     replace(_SMALL, splits=4, max_tokens=32, max_groups=256),
     replace(_FLAT, max_tokens=32, min_groups=300),
-    replace(_SMALL, ahead=2, max_tokens=32),
+    replace(_SMALL, max_tokens=32),
     replace(_MIDDLE, splits=16, max_tokens=64, max_groups=128),
     replace(_MIDDLE, splits=8, max_tokens=64, max_groups=160),
     replace(_MIDDLE, splits=2, max_tokens=64, max_groups=256),

@@ -183,7 +183,7 @@ def products(dialect: str, limits: Limits) -> Iterator[Source]:
 MATRICES = (
     Shape("matrix", 128, 16, 16, wide=2, teams=2, depth=32),
     Shape("matrix", 128, 16, 32, wide=4, depth=32),
-    Shape("matrix", 256, 16, 16, wide=2, teams=2, depth=32, ahead=2),
+    Shape("matrix", 256, 16, 16, wide=2, teams=2, depth=32),
     Shape("matrix", 128, 16, 16, wide=2, teams=2, depth=32, splits=2, max_groups=64),
 )
 """As small as Dawn's null backend takes them: in 16 KiB, and in whole subgroups of 128 threads."""

@@ -204,7 +204,8 @@ def test_runs_of_any_length_compile_nothing(gpu: Context, small_tensors: dict[st
     assert isinstance(program, Runner)
     for item in program.program.passes:  # each has a few kernels, by number of rows
         for variant in item.variants:
-            program.kernel(item, variant)
+            for kernel in variant.kernels:
+                program.kernel(item, kernel)
     for relay in program.program.every_relay:  # and where a token is alone, one
         program.kernel(relay, relay.variant)
     kernels = len(gpu.kernels)
