@@ -126,16 +126,23 @@ def _lower_row(group: Group, plan: Plan, target: Target) -> Pass:
     if target.kind == "gpu":
         most = min(target.limits.max_workgroup_invocations, target.limits.max_workgroup_size_x)
         threads = min(tuning.single_threads, 1 << (most.bit_length() - 1))  # reductions halve them
-        single = _single_row(made, plan, domain, target, threads)
-        made = replace(made, variants=(single, *made.variants))
-    return _with_leg(made, _single_row(made, plan, domain, target, tuning.share.threads), target)
+        single = _held_row(made, plan, domain, target, threads)
+        few = _held_row(made, plan, domain, target, threads, tuning.few_rows)
+        made = replace(made, variants=(single, few, *made.variants))
+    return _with_leg(made, _held_row(made, plan, domain, target, tuning.share.threads), target)
 
 
 def _row(
-    group: Group, plan: Plan, domain: Domain, target: Target, threads: int, held: int = 0
+    group: Group,
+    plan: Plan,
+    domain: Domain,
+    target: Target,
+    threads: int,
+    held: int = 0,
+    is_single: bool = False,
 ) -> tuple[Writer, Source]:
-    """The kernel of a workgroup a row. held: lanes that a thread loads ahead, for a single row."""
-    writer = Writer(group, plan.places, domain, is_single=bool(held))
+    """The kernel of a workgroup a row. held: lanes that a thread loads ahead."""
+    writer = Writer(group, plan.places, domain, is_single=is_single)
     phases = phases_of(writer, group.ops)
     statements = _stores(writer, group.ops).statements
     parts = _parts(writer, subgroups=target.subgroups)
@@ -147,12 +154,12 @@ def _row(
     return writer, source
 
 
-def _single_row(item: Pass, plan: Plan, domain: Domain, target: Target, threads: int) -> Variant:
-    """A pass's kernel for runs of one row."""
-    writer, source = _row(item.group, plan, domain, target, threads, tuning_for(target).held)
+def _held_row(item: Pass, plan: Plan, domain: Domain, target: Target, threads: int, most: int = 1) -> Variant:
+    """A pass's kernel for runs of one row, or of so many, whose threads load ahead."""
+    writer, source = _row(item.group, plan, domain, target, threads, tuning_for(target).held, most == 1)
     assert writer.buffers == list(item.buffers), "only the kernel differs"
     grid = Grid(Amount.of(domain.rows).times(domain.middle))
-    return Variant(source, (size_row(domain), *writer.table), grid, 1)
+    return Variant(source, (size_row(domain), *writer.table), grid, most)
 
 
 def _stores(writer: Writer, ops: Sequence[TensorOp]) -> Scope:
