@@ -1,7 +1,8 @@
 """The matrix product for some tokens and more, by a GPU's matrix units: WebGPU's subgroup matrices.
 
 These multiply f16 and add in f32. An input of f32 goes in as two f16, the high part and what is left of it,
-so that 22 bits of it count and results are as from products of f32; weights are f16 in the first place.
+so that 22 bits of it count; weights are f16 in the first place. What the units cut off of their sums is left:
+6e-6 of the largest result for 2048 columns, where products of f32 are off by 5e-7 (NVIDIA H200).
 """
 
 from __future__ import annotations

@@ -3,16 +3,13 @@
 Looks at adapters and chooses; `context.py` opens one.
 """
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import wgpu
 from wgpu.classes import GPUAdapter
 
 from rwkvgraph.errors import DeviceError
+from rwkvgraph.gpu.library import check_library, quiet_layer
 from rwkvgraph.gpu.native import subgroup_sizes
 
 KINDS = {"DiscreteGPU": "discrete", "IntegratedGPU": "integrated", "Unknown": "virtual"}
@@ -52,24 +49,6 @@ class AdapterInfo:
         return f"{self.index}: {self.name} ({', '.join(part for part in parts if part)})"
 
 
-@contextmanager
-def quiet_layer() -> Iterator[None]:
-    """Keep Mesa's device-select layer out while the adapters are first listed.
-
-    It writes "XDG_RUNTIME_DIR is invalid" to stderr, twice an instance, where the variable is unset, as in
-    containers (Mesa 22.3). Left in place where the user steers it: we list all it would hide.
-    """
-    steered = {"XDG_RUNTIME_DIR", "MESA_VK_DEVICE_SELECT", "DRI_PRIME", "NODEVICE_SELECT"} & set(os.environ)
-    if steered or not sys.platform.startswith("linux"):
-        yield
-        return
-    os.environ["NODEVICE_SELECT"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["NODEVICE_SELECT"]
-
-
 def kind_of(name: str, adapter_type: str) -> str:
     """discrete, integrated, virtual or software. wgpu-native 29 reports virtual GPUs as "CPU" too."""
     if adapter_type in KINDS:
@@ -94,6 +73,7 @@ def preference(info: AdapterInfo) -> tuple[bool, bool, int, int]:
 
 def find_adapters() -> list[tuple[AdapterInfo, GPUAdapter]]:
     """Every adapter with its handle, best first; GL views of a GPU that has a better backend are left out."""
+    check_library()
     with quiet_layer():
         handles = wgpu.gpu.enumerate_adapters_sync()
     found = [(describe(handle), handle) for handle in handles]

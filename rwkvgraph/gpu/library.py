@@ -6,6 +6,9 @@ To be called before anything imports wgpu.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -42,26 +45,55 @@ DISABLED = ("timestamp_quantization",)
 """A toggle that keeps web pages from telling time."""
 
 
+REFUSED: list[str] = []
+"""Why `choose_library` could not do what was asked of it."""
+
+
 def choose_library() -> None:
     """Let `import wgpu` give what RWKVGRAPH_WGPU says: "native" (or unset), or "dawn".
 
-    Raises DeviceError for anything else, where wgpudawn is missing, and where wgpu is imported already.
+    Raises nothing, as it runs at the first import: `check_library` does.
     """
     wanted = os.environ.get(VARIABLE) or "native"
-    if wanted == "native":
-        return
-    if wanted != "dawn":
-        raise DeviceError(f"{VARIABLE} is {wanted!r}; it is native (or unset), or dawn")
-    if find_spec("wgpudawn") is None:
-        raise DeviceError(f"{VARIABLE} is dawn, which takes wgpudawn: `pip install rwkvgraph[dawn]`")
-    dawn, extras = import_module("wgpudawn"), import_module(EXTRAS)
+    if wanted not in ("native", "dawn"):
+        REFUSED.append(f"{VARIABLE} is {wanted!r}; it is native (or unset), or dawn")
+    elif wanted == "dawn" and find_spec("wgpudawn") is None:
+        REFUSED.append(f'{VARIABLE} is dawn, which takes wgpudawn: `pip install "rwkvgraph[dawn]"`')
+    elif wanted == "dawn":
+        _install_dawn()
+
+
+def _install_dawn() -> None:
     try:
-        dawn.install_as_wgpu()
-        extras.set_instance_extras(enable_toggles=ENABLED, disable_toggles=DISABLED)
-    except RuntimeError as error:
-        raise DeviceError(
-            f"{VARIABLE} is dawn, but wgpu was in use before. Import rwkvgraph first: {error}"
-        ) from error
+        import_module("wgpudawn").install_as_wgpu()
+        with quiet_layer():
+            import_module(EXTRAS).set_instance_extras(enable_toggles=ENABLED, disable_toggles=DISABLED)
+    except RuntimeError as error:  # it was used before
+        REFUSED.append(f"{VARIABLE} is dawn, but wgpu was in use already: import rwkvgraph first ({error})")
+
+
+def check_library() -> None:
+    """Raise DeviceError unless wgpu is what RWKVGRAPH_WGPU says."""
+    if REFUSED:
+        raise DeviceError(REFUSED[0])
+
+
+@contextmanager
+def quiet_layer() -> Iterator[None]:
+    """Keep Mesa's device-select layer out while the adapters are first listed.
+
+    It writes "XDG_RUNTIME_DIR is invalid" to stderr, twice an instance, where the variable is unset, as in
+    containers (Mesa 22.3). Left in place where the user steers it: we list all it would hide.
+    """
+    steered = {"XDG_RUNTIME_DIR", "MESA_VK_DEVICE_SELECT", "DRI_PRIME", "NODEVICE_SELECT"} & set(os.environ)
+    if steered or not sys.platform.startswith("linux"):
+        yield
+        return
+    os.environ["NODEVICE_SELECT"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["NODEVICE_SELECT"]
 
 
 def multiplies_matrices(adapter: Any) -> bool:
