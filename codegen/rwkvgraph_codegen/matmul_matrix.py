@@ -7,12 +7,14 @@ so that 22 bits of it count; weights are f16 in the first place. What the units 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from rwkvgraph_codegen.matmul_shape import LANES, SIDE, Shape, head
 from rwkvgraph_codegen.matmul_sums import hand_over, span_of, store_result
+from rwkvgraph_codegen.source import fill
 
 Units = Literal["none", "native", "emulated"]
 """Who multiplies matrices: nobody, the subgroups of a device, or, for tests, their lanes one by one."""
@@ -36,7 +38,7 @@ SCALE = 8
 """What inputs are divided by.
 
 The high part may be up to 65,504, so inputs up to 524,032; above, results are no numbers. What is left of
-small inputs is a multiple of 2^-24, so that no input is off by more than 2^-22, or 2^-21 of itself.
+small inputs is a multiple of 2^-24, so that no input is off by more than 2^-21, or 2^-21 of itself.
 """
 
 CUT = """\
@@ -133,32 +135,28 @@ def matrix(shape: Shape, units: Units) -> str:
     """
     tile = Tile(shape, units)
     step = tile.blocks
-    barrier = "        workgroupBarrier();"
-    out = [*_memory(tile), head(shape.threads, splits=shape.splits), *_places(tile)]
-    out += span_of(shape, step)
-    out.append(f"    let whole = begin + (max(end, begin) - begin) / {step}u * {step}u;")
-    out += [f"    var total{row}_{token}: Total;" for row, token in tile.cells]
-    out += _pieces(tile)
-    out += ["    if begin < whole {", *_load(tile, "begin"), "    }"]
-    out += [
-        f"    for (var start = begin; start < whole; start += {step}u) {{",
-        *_store(tile),
-        barrier,
-        *_load(tile, f"min(start + {step}u, whole - {step}u)"),
-        *_multiply(tile),
-        barrier,
-        "    }",
-        "    if whole < end {",
-        *_load_last(tile),
-        *_store(tile),
-        barrier,
-        *_multiply(tile),
-        barrier,
-        "    }",
+    multiply = ["workgroupBarrier();", *_multiply(tile), "workgroupBarrier();"]
+    body = [
+        *_places(tile),
+        f"let whole = begin + (max(end, begin) - begin) / {step}u * {step}u;",
+        *(f"var total{row}_{token}: Total;" for row, token in tile.cells),
+        *_pieces(tile),
+        *_load(tile, "begin"),
+        f"for (var start = begin; start < whole; start += {step}u) {{",
+        *_deeper([*_store(tile), multiply[0], *_load(tile, f"start + {step}u"), *multiply[1:]]),
+        "}",
+        "if whole < end {",
+        *_deeper([*_load_last(tile), *_store(tile), *multiply]),
+        "}",
+        *(line for cell in tile.cells for line in _finish(tile, *cell)),
     ]
-    for row, token in tile.cells:
-        out += _finish(tile, row, token)
-    return "\n".join([*out, "}"])
+    first = [head(shape.threads, splits=shape.splits), *span_of(shape, step)]
+    return "\n".join([*_memory(tile), *first, *_deeper(body), "}"])
+
+
+def _deeper(lines: Iterable[str]) -> list[str]:
+    """Lines of a block."""
+    return ["    " + line for line in lines]
 
 
 def _memory(tile: Tile) -> list[str]:
@@ -173,8 +171,8 @@ def _memory(tile: Tile) -> list[str]:
     ]
     if tile.units == "native":
         return [CUT, NATIVE, *out]
-    functions = [_MULTIPLY.replace("$name", name) for name in ("high", "low")]
-    return [CUT, EMULATED, *out, *(text.replace("$stride", f"{tile.stride}u") for text in functions)]
+    functions = [fill(_MULTIPLY, name=name, stride=f"{tile.stride}u") for name in ("high", "low")]
+    return [CUT, EMULATED, *out, *functions]
 
 
 def _places(tile: Tile) -> list[str]:
@@ -183,14 +181,14 @@ def _places(tile: Tile) -> list[str]:
     size = tile.subgroups // shape.teams
     columns = shape.depth // shape.teams
     return [
-        f"    let first_row = (unit - shape.x) * {shape.group_rows}u;",
-        f"    let first_token = group.x * {shape.group_tokens}u;",
-        f"    let subgroup = thread / {LANES}u;",
-        f"    let lane = thread % {LANES}u;",
-        f"    let mine = subgroup % {size}u;",
-        f"    let column = subgroup / {size}u * {columns}u;",
-        f"    let at_w = mine % {shape.wide}u * {shape.rows * tile.stride}u + column;",
-        f"    let at_x = mine / {shape.wide}u * {shape.tokens * tile.stride}u + column;",
+        f"let first_row = (unit - shape.x) * {shape.group_rows}u;",
+        f"let first_token = group.x * {shape.group_tokens}u;",
+        f"let subgroup = thread / {LANES}u;",
+        f"let lane = thread % {LANES}u;",
+        f"let mine = subgroup % {size}u;",
+        f"let column = subgroup / {size}u * {columns}u;",
+        f"let at_w = mine % {shape.wide}u * {shape.rows * tile.stride}u + column;",
+        f"let at_x = mine / {shape.wide}u * {shape.tokens * tile.stride}u + column;",
     ]
 
 
@@ -202,21 +200,20 @@ def _pieces(tile: Tile) -> list[str]:
     """
     blocks, lanes, stride = tile.blocks, 2 * tile.blocks, tile.stride
     out = [
-        f"    let block_w = thread % {blocks}u;",
-        f"    let row_w = thread / {blocks}u;",
-        f"    let spot_w = row_w * {stride}u + block_w * 8u;",
-        f"    let lane_x = thread % {lanes}u;",
-        f"    let token_x = thread / {lanes}u;",
-        f"    let spot_x = token_x * {stride}u + lane_x * 4u;",
+        f"let block_w = thread % {blocks}u;",
+        f"let row_w = thread / {blocks}u;",
+        f"let spot_w = row_w * {stride}u + block_w * 8u;",
+        f"let lane_x = thread % {lanes}u;",
+        f"let token_x = thread / {lanes}u;",
+        f"let spot_x = token_x * {stride}u + lane_x * 4u;",
     ]
     for turn, first in _turns(tile.shape.group_rows, tile.rows_at_once):
-        row = f"min(first_row + row_w + {first}u, last_row)"
-        out.append(f"    let from_w{turn} = place.x + {row} * place.y;")
-        out.append(f"    var held_w{turn} = vec4<u32>(0u);")
+        out.append(f"let from_w{turn} = place.x + min(first_row + row_w + {first}u, last_row) * place.y;")
+        out.append(f"var held_w{turn} = vec4<u32>(0u);")
     for turn, first in _turns(tile.shape.group_tokens, tile.tokens_at_once):
         token = f"min(first_token + token_x + {first}u, last_token)"
-        out.append(f"    let from_x{turn} = (source.x + {token} * source.y) / 4u;")
-        out.append(f"    var held_x{turn} = vec4<f32>(0.0);")
+        out.append(f"let from_x{turn} = (source.x + {token} * source.y) / 4u;")
+        out.append(f"var held_x{turn} = vec4<f32>(0.0);")
     return out
 
 
@@ -225,35 +222,30 @@ def _turns(count: int, at_once: int) -> Iterator[tuple[int, int]]:
     return enumerate(range(0, count, at_once))
 
 
-def _guarded(row: str, first: int, count: int, at_once: int, lines: list[str]) -> list[str]:
-    """Lines for those threads alone that have a row in a turn."""
-    if first + at_once <= count:
-        return ["            {", *lines, "            }"]
-    return [f"            if {row} < {count - first}u {{", *lines, "            }"]
+def _for_rows(row: str, first: int, count: int, at_once: int, lines: list[str]) -> list[str]:
+    """A block for those threads alone that have a row in a turn."""
+    head = "{" if first + at_once <= count else f"if {row} < {count - first}u {{"
+    return [head, *_deeper(lines), "}"]
 
 
 def _load(tile: Tile, start: str) -> list[str]:
-    """Lines that load a thread's pieces of the whole step at block `start` into registers."""
-    return [
-        "        {",
-        f"            let start_of_step = {start};",
-        "            let block = start_of_step + block_w;",
-        "            let lane = start_of_step * 2u + lane_x;",
+    """Lines that load a thread's pieces of the step at block `start` into registers, if it is a whole one."""
+    lines = [
+        f"let block = {start} + block_w;",
+        f"let lane = ({start}) * 2u + lane_x;",
         *_load_pieces(tile, "input(part, from_x{}, lane)"),
-        "        }",
     ]
+    return [f"if {start} < whole {{", *_deeper(lines), "}"]
 
 
 def _load_last(tile: Tile) -> list[str]:
     """Lines that load the last step: behind the last column the last weights again, zeros for inputs."""
     return [
-        "        {",
-        "            let block = min(whole + block_w, shape.z - 1u);",
-        "            let wanted = whole * 2u + lane_x;",
-        "            let lane = min(wanted, shape.z * 2u - 1u);",
-        "            let is_there = wanted == lane;",
+        "let block = min(whole + block_w, shape.z - 1u);",
+        "let wanted = whole * 2u + lane_x;",
+        "let lane = min(wanted, shape.z * 2u - 1u);",
+        "let is_there = wanted == lane;",
         *_load_pieces(tile, "select(vec4<f32>(0.0), input(part, from_x{}, lane), is_there)"),
-        "        }",
     ]
 
 
@@ -261,11 +253,11 @@ def _load_pieces(tile: Tile, value: str) -> list[str]:
     rows, tokens = tile.shape.group_rows, tile.shape.group_tokens
     out = []
     for turn, first in _turns(rows, tile.rows_at_once):
-        lines = [f"                held_w{turn} = weight(part, from_w{turn} + block);"]
-        out += _guarded("row_w", first, rows, tile.rows_at_once, lines)
+        lines = [f"held_w{turn} = weight(part, from_w{turn} + block);"]
+        out += _for_rows("row_w", first, rows, tile.rows_at_once, lines)
     for turn, first in _turns(tokens, tile.tokens_at_once):
-        lines = [f"                held_x{turn} = {value.format(turn)};"]
-        out += _guarded("token_x", first, tokens, tile.tokens_at_once, lines)
+        lines = [f"held_x{turn} = {value.format(turn)};"]
+        out += _for_rows("token_x", first, tokens, tile.tokens_at_once, lines)
     return out
 
 
@@ -278,30 +270,28 @@ def _store(tile: Tile) -> list[str]:
     out = []
     for turn, first in _turns(rows, tile.rows_at_once):
         lines = [
-            f"                let first = weights_of(held_w{turn}.xy);",
-            f"                let second = weights_of(held_w{turn}.zw);",
+            f"let first = weights_of(held_w{turn}.xy);",
+            f"let second = weights_of(held_w{turn}.zw);",
             *_spread("matrix", "spot_w", "first", first * tile.stride),
             *_spread("matrix", "spot_w", "second", first * tile.stride + 4),
         ]
-        out += _guarded("row_w", first, rows, tile.rows_at_once, lines)
+        out += _for_rows("row_w", first, rows, tile.rows_at_once, lines)
     for turn, first in _turns(tokens, tile.tokens_at_once):
         lines = [
-            f"                let value = held_x{turn} * {1 / SCALE};",
-            "                let first = cut(value);",
-            "                let highs = short(first);",
-            "                let lows = short(value - first);",
+            f"let value = held_x{turn} * {1 / SCALE};",
+            "let first = cut(value);",
+            "let highs = short(first);",
+            "let lows = short(value - first);",
             *_spread("high", "spot_x", "highs", first * tile.stride),
             *_spread("low", "spot_x", "lows", first * tile.stride),
         ]
-        out += _guarded("token_x", first, tokens, tile.tokens_at_once, lines)
+        out += _for_rows("token_x", first, tokens, tile.tokens_at_once, lines)
     return out
 
 
 def _spread(array: str, spot: str, four: str, behind: int) -> list[str]:
     """Lines that store four numbers, so far behind a spot."""
-    return [
-        f"                {array}[{spot} + {behind + i}u] = {four}.{axis};" for i, axis in enumerate("xyzw")
-    ]
+    return [f"{array}[{spot} + {behind + i}u] = {four}.{axis};" for i, axis in enumerate("xyzw")]
 
 
 def _multiply(tile: Tile) -> list[str]:
@@ -310,13 +300,13 @@ def _multiply(tile: Tile) -> list[str]:
     for column in range(0, tile.shape.depth // tile.shape.teams, SIDE):
         if tile.units == "emulated":
             out += [
-                f"        multiply_{name}(lane, {_at('at_w', row, column, tile)}, "
+                f"multiply_{name}(lane, {_at('at_w', row, column, tile)}, "
                 f"{_at('at_x', token, column, tile)}, &total{row}_{token});"
                 for row, token in tile.cells
                 for name in ("high", "low")
             ]
         else:
-            out += ["        {", *_multiply_natively(tile, column), "        }"]
+            out += ["{", *_deeper(_multiply_natively(tile, column)), "}"]
     return out
 
 
@@ -325,21 +315,16 @@ def _multiply_natively(tile: Tile, column: int) -> list[str]:
     rows = range(tile.shape.rows // SIDE)
     for row in rows:
         spot = _at("at_w", row, column, tile)
-        out.append(
-            f"        let w{row}_{column} = subgroupMatrixLoad<Left>(&matrix, {spot}, false, {stride});"
-        )
+        out.append(f"let w{row} = subgroupMatrixLoad<Left>(&matrix, {spot}, false, {stride});")
     for token in range(tile.shape.tokens // SIDE):
         spot = _at("at_x", token, column, tile)
-        for name in ("high", "low"):
-            x = f"{name}{token}_{column}"
-            out.append(f"        let {x} = subgroupMatrixLoad<Right>(&{name}, {spot}, true, {stride});")
-        for name in ("high", "low"):
-            x = f"{name}{token}_{column}"
-            for row in rows:
-                total = f"total{row}_{token}"
-                out.append(
-                    f"        {total} = subgroupMatrixMultiplyAccumulate(w{row}_{column}, {x}, {total});"
-                )
+        out += [
+            f"let {name}{token} = subgroupMatrixLoad<Right>(&{name}, {spot}, true, {stride});"
+            for name in ("high", "low")
+        ]
+        for name, row in product(("high", "low"), rows):
+            total = f"total{row}_{token}"
+            out.append(f"{total} = subgroupMatrixMultiplyAccumulate(w{row}, {name}{token}, {total});")
     return out
 
 
@@ -355,21 +340,21 @@ def _finish(tile: Tile, row: int, token: int) -> list[str]:
     fours = SIDE * SIDE // 4
     return [
         *_put(tile, f"total{row}_{token}"),
-        "    workgroupBarrier();",
-        f"    for (var item = thread; item < {size * fours}u; item += {shape.threads}u) {{",
-        "        var total = vec4<f32>(0.0);",
-        f"        for (var other = 0u; other < {shape.teams}u; other++) {{",
-        f"            let at = (other * {size * fours}u + item) * 4u;",
-        "            total += vec4<f32>(results[at], results[at + 1u], results[at + 2u], results[at + 3u]);",
-        "        }",
-        f"        let cell = item / {fours}u;",
-        f"        total *= {SCALE}.0;",
-        f"        let lane_w = cell % {shape.wide}u * {shape.rows // 4}u + item % 4u + {row * SIDE // 4}u;",
-        f"        let in_team = cell / {shape.wide}u * {shape.tokens}u;",
-        f"        let lane_x = in_team + item / 4u % {SIDE}u + {token * SIDE}u;",
-        *(hand_over(shape) if shape.splits > 1 else store_result()),
+        "workgroupBarrier();",
+        f"for (var item = thread; item < {size * fours}u; item += {shape.threads}u) {{",
+        "    var total = vec4<f32>(0.0);",
+        f"    for (var other = 0u; other < {shape.teams}u; other++) {{",
+        f"        let at = (other * {size * fours}u + item) * 4u;",
+        "        total += vec4<f32>(results[at], results[at + 1u], results[at + 2u], results[at + 3u]);",
         "    }",
-        "    workgroupBarrier();",
+        f"    total *= {SCALE}.0;",
+        f"    let cell = item / {fours}u;",
+        f"    let lane_w = cell % {shape.wide}u * {shape.rows // 4}u + item % 4u + {row * SIDE // 4}u;",
+        f"    let in_team = cell / {shape.wide}u * {shape.tokens}u;",
+        f"    let lane_x = in_team + item / 4u % {SIDE}u + {token * SIDE}u;",
+        *(line[4:] for line in (hand_over(shape) if shape.splits > 1 else store_result())),
+        "}",
+        "workgroupBarrier();",
     ]
 
 
@@ -377,9 +362,9 @@ def _put(tile: Tile, total: str) -> list[str]:
     """Lines that put a result of each subgroup into workgroup memory, token after token."""
     start = f"subgroup * {SIDE * SIDE}u"
     if tile.units == "native":
-        return [f"    subgroupMatrixStore(&results, {start}, {total}, true, {SIDE}u);"]
+        return [f"subgroupMatrixStore(&results, {start}, {total}, true, {SIDE}u);"]
     return [
-        "    for (var i = 0u; i < 8u; i++) {",
-        f"        results[{start} + (lane % 2u * 8u + i) * {SIDE}u + lane / 2u] = {total}[i];",
-        "    }",
+        "for (var i = 0u; i < 8u; i++) {",
+        f"    results[{start} + (lane % 2u * 8u + i) * {SIDE}u + lane / 2u] = {total}[i];",
+        "}",
     ]

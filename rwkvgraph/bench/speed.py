@@ -53,7 +53,7 @@ class OnDevice:
 
     tokens: in all slots. weight_bytes, state_bytes: read, and of the state also written. seconds: of a run
     that waits for nobody, as many lie ready behind it. encoding: seconds of recording all its passes.
-    dispatches: fewer than passes where relays stand for several.
+    dispatches: fewer than passes where relays stand for several, more where a pass takes two kernels.
     """
 
     tokens: int
@@ -222,7 +222,7 @@ def _on_device(
         times = time_program(program, apart, sizes) if with_passes else None
         steps = program.steps(sizes, owner, owner.memory)
         seconds, encoding = _ahead(program, steps, rounds)
-    counts = len(apart.steps), len(steps.steps)
+    counts = len(apart.steps), sum(len(step.dispatches) for step in steps.steps)
     return OnDevice(sizes[T], *counts, moved[Role.WEIGHT], moved[Role.STATE], seconds, encoding, times)
 
 

@@ -18,6 +18,8 @@ from rwkvgraph_codegen import (
     Statement,
     Store,
     Sum,
+    Units,
+    adding,
     assemble,
     block,
     fill,
@@ -101,6 +103,19 @@ SHAPES = [
 def test_an_entry_point_of_the_matrix_product(golden: Golden, shape: Shape, subgroups: bool) -> None:
     name = f"kernels/matmul_{shape.family}_{shape.rows}x{shape.tokens}.wgsl"
     golden(name, matmul_main(shape, subgroups).strip("\n") + "\n")
+
+
+MATRICES = Shape("matrix", 128, 16, 32, wide=2, depth=32, splits=2, max_groups=64)
+
+
+@pytest.mark.parametrize("units", ["native", "emulated"])
+def test_an_entry_point_by_matrices(golden: Golden, units: Units) -> None:
+    text = matmul_main(MATRICES, subgroups=False, units=units)
+    golden(f"kernels/matmul_matrix_{units}.wgsl", text.strip("\n") + "\n")
+
+
+def test_an_entry_point_that_adds_up(golden: Golden) -> None:
+    golden("kernels/matmul_adding.wgsl", adding(MATRICES) + "\n")
 
 
 @pytest.mark.parametrize("subgroups", [False, True])
