@@ -1,4 +1,4 @@
-"""Kernels for a single row: what they load is asked for at once, and kept in registers.
+"""Kernels for few rows: what they load is asked for at once, and kept in registers.
 
 Nothing else hides how long memory takes where a row is all there is: a load after a reduction, or of a row
 that another load tells, waits as long again (NVIDIA H200: 0.6 µs from the cache that all share, 0.9 from

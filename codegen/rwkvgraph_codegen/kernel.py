@@ -90,7 +90,7 @@ def row_kernel(
     """A kernel of one workgroup a row.
 
     The phases' reductions one after another, then `body` at every lane. held: lanes of each thread that are
-    loaded before all of that, for a single row; the others follow in a loop. is_all: there are no others.
+    loaded before all of that, where rows are few; the others follow in a loop. is_all: there are no others.
     """
     statements = tuple(item for phase in phases for item in phase.statements) + tuple(body)
     wide = parts.lanes == 4

@@ -43,7 +43,7 @@ def matmul_main(
 
 
 def uses_subgroups(shape: Shape, available: bool) -> bool:
-    """Whether the kernel of a shape calls subgroup functions."""
+    """Whether the kernel of a shape calls subgroup functions that every dialect has."""
     return available and shape.family in ("split", "lanes")
 
 

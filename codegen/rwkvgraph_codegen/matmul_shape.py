@@ -5,9 +5,10 @@ block)` (eight f16 as `vec4<u32>`), `input(part, base, lane)` (four columns of a
 i2, value)` (map and store four rows of a token), and in the uniform `size` (tokens, units, where to look
 ahead) and three rows a part: (first unit, rows, blocks of 8 columns, columns), (place of the first block,
 blocks from row to row, first lane of the result), (place of the input, elements from token to token, teams
-of a workgroup). Those whose workgroups share tiles call `hand_over(at, value)`, `handed(at)`, `count(tile)`
-and `count_anew(tile)`. For some kernels of one token also `prepare`, `input_ahead`, `look_ahead`, and
-`keep(part, i0, i2)`, which loads before the sums what `finish` is given as its fifth then.
+of a workgroup). Those whose workgroups share tiles call `hand_over(at, value)`, and `handed(at)`,
+`count(tile)`, `count_anew(tile)` unless a kernel after them adds up. For some kernels of one token also
+`prepare`, `input_ahead`, `look_ahead`, and `keep(part, i0, i2)`, which loads before the sums what `finish` is
+given as its fifth then.
 """
 
 from __future__ import annotations

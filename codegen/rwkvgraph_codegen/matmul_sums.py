@@ -9,7 +9,7 @@ from rwkvgraph_codegen.matmul_shape import Shape, head
 def span_of(shape: Shape, turn: int) -> list[str]:
     """Lines that say which blocks of columns a workgroup takes: all, or as many as each that shares the tile.
 
-    Whole turns of the loop, of so many blocks: what lies behind is loaded ahead, and never multiplied.
+    Whole turns of the loop, of so many blocks: what lies behind belongs to others, or is none.
     """
     splits = shape.splits
     if splits == 1:
@@ -78,7 +78,7 @@ def store_result() -> list[str]:
 
 
 def hand_over(shape: Shape) -> list[str]:
-    """Lines that leave `total` for the last workgroup of the tile to add up."""
+    """Lines that leave `total` for the last workgroup of the tile, or another kernel, to add up."""
     return [
         "        if is_inside {",
         f"            let spot = (tile * {shape.splits}u + split) * {_items(shape)}u;",

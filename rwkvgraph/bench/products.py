@@ -15,7 +15,9 @@ import numpy as np
 
 from rwkvgraph.bench.steady import Rounds, Samples, collect
 from rwkvgraph.compiler import compile
-from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.program import Program
+from rwkvgraph.compiler.target import Target
+from rwkvgraph.compiler.tuning import suits, tuning_for
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, memory_for
 from rwkvgraph.gpu.runner import Prepared, Runner
@@ -23,7 +25,7 @@ from rwkvgraph.graph import Graph
 from rwkvgraph.op import Array, Buffer, DType, Role, Tensor, tape
 from rwkvgraph.ops import blit, matmul
 from rwkvgraph.quant import BLOCK, Fp16, Matrix
-from rwkvgraph.view import Dim, round_up
+from rwkvgraph.view import LANES, Dim, View, round_up
 from rwkvgraph_codegen import Shape
 
 NONE = Dim("none")
@@ -62,16 +64,16 @@ class Copy:
 
 
 class Product:
-    """A case's weights on a device, several times."""
+    """A case's weights on a device, several times: in one buffer, as in a model, if it may be so large."""
 
     def __init__(self, context: Context, case: Case) -> None:
         self.context = context
         self.case = case
-        in_textures = tuning_for(context.target).weights_in_textures
-        self.weights = [_buffers(parts, columns, in_textures) for parts, columns in case.matrices]
-        nbytes = sum(prod(_whole(buffer)) * 2 for parts in self.weights for buffer in parts)
+        self.weights = _weights(case, context.target)
+        buffers = list(dict.fromkeys(_source(part) for parts in self.weights for part in parts))
+        nbytes = sum(prod(_whole(buffer)) * 2 for buffer in buffers)
         count = max(1, min(MOST_COPIES, COPIES_BYTES[context.target.kind] // nbytes))
-        self.copies = [dict(_filled(context, self.weights)) for _ in range(count)]
+        self.copies = [dict(_filled(context, buffers)) for _ in range(count)]
 
     def run(self, tokens: int) -> Run:
         """Runs of so many tokens."""
@@ -79,33 +81,52 @@ class Product:
 
 
 class Run:
-    """Runs of some tokens over a product's weights."""
+    """Runs of some tokens over a product's weights; inputs are side by side in one buffer, so are results."""
 
     def __init__(self, product: Product, tokens: int) -> None:
-        self.context = product.context
-        self.ends: list[tuple[Buffer, Buffer]] = []
+        self.context, self.case, self.tokens = product.context, product.case, tokens
+        widths = [round_up(columns, LANES) for _, columns in product.case.matrices]
+        heights = [round_up(sum(parts), LANES) for parts, _ in product.case.matrices]
+        self.x, self.y = Buffer("x", (tokens, sum(widths))), Buffer("y", (tokens, sum(heights)))
         with tape() as items:
-            for (parts, columns), buffers in zip(product.case.matrices, product.weights, strict=True):
-                x, y = Buffer("x", (tokens, columns)), Buffer("y", (tokens, sum(parts)))
-                weights = tuple(_matrix(buffer, columns) for buffer in buffers)
-                blit(matmul(Matrix(Fp16(), weights), x.tensor), y.tensor)
-                self.ends.append((x, y))
+            for at, ((rows, columns), parts) in enumerate(
+                zip(product.case.matrices, product.weights, strict=True)
+            ):
+                left, top = sum(widths[:at]), sum(heights[:at])
+                given = self.x.tensor[:, left : left + columns]
+                blit(matmul(Matrix(Fp16(), tuple(parts)), given), self.y.tensor[:, top : top + sum(rows)])
         self._graph = Graph(tuple(items))
-        self._memory = {
-            buffer: DeviceMemory(self.context, buffer, {}) for pair in self.ends for buffer in pair
-        }
+        self._memory = {buffer: DeviceMemory(self.context, buffer, {}) for buffer in (self.x, self.y)}
         random = np.random.default_rng(tokens)
-        for x, _ in self.ends:
-            self._memory[x].write(random.normal(size=_whole(x)).astype(np.float32))
+        self._memory[self.x].write(random.normal(size=_whole(self.x)).astype(np.float32))
+        self._memory[self.y].write(np.zeros(_whole(self.y), np.float32))
         self._copies = [Copy({**weights, **self._memory}) for weights in product.copies]
         self._runners: dict[Shape, Runner] = {}
 
+    def can(self, shape: Shape) -> bool:
+        """Whether it is this kernel that a run takes where it is the first of a table."""
+        if not suits(shape, self.case.rows, self.tokens):
+            return False
+        variant = self._program(shape).passes[0].variants[0]
+        is_split = variant.after is not None or "fn count(" in variant.source.text
+        is_matrix = "var<workgroup> matrix" in variant.source.text
+        return (is_split, is_matrix) == (shape.splits > 1, shape.family == "matrix")
+
+    def _program(self, shape: Shape) -> Program:
+        return compile(self._graph, None, replace(self.context.target, matmul=(shape,)))
+
     def values(self, shape: Shape) -> Array:
         """All results by a kernel, in a row."""
-        for _, y in self.ends:
-            self._memory[y].write(np.full(_whole(y), np.nan, np.float32))  # a result that nobody writes shows
+        self._memory[self.y].write(
+            np.full(_whole(self.y), np.nan, np.float32)
+        )  # so that what nobody writes shows
         self._seconds(self._prepared(shape, 1))
-        return np.concatenate([self._memory[y].read().reshape(-1) for _, y in self.ends])
+        y, top = self._memory[self.y].read().reshape(_whole(self.y)), 0
+        found = []
+        for parts, _ in self.case.matrices:
+            found.append(y[:, top : top + sum(parts)].reshape(-1))
+            top += round_up(sum(parts), LANES)
+        return np.concatenate(found)
 
     def measure(self, shape: Shape, rounds: Rounds) -> Samples:
         """Seconds that a kernel takes."""
@@ -131,11 +152,8 @@ class Run:
     def _prepared(self, shape: Shape, repeats: int) -> Prepared:
         """So many runs, each with the next copy of the weights."""
         if shape not in self._runners:
-            target = self.context.target
-            any_number = () if shape.splits == 1 else tuning_for(target).matmul[-1:]
-            program = compile(self._graph, None, replace(target, matmul=(shape, *any_number)))
             nothing = Buffer("nothing", (NONE, 1), DType.F32, Role.OUTPUT)
-            self._runners[shape] = Runner(self.context, program, {}, nothing)
+            self._runners[shape] = Runner(self.context, self._program(shape), {}, nothing)
         runner = self._runners[shape]
         copies = islice(cycle(self._copies), repeats)
         runs = [runner.steps({NONE: 0}, copy, copy.memory) for copy in copies]
@@ -143,23 +161,40 @@ class Run:
         return Prepared(tuple(range(len(steps))), steps, self.context.driver.prepare(steps))
 
 
-def _buffers(parts: Sequence[int], columns: int, in_textures: bool) -> list[Buffer]:
-    found = [Buffer("w", (rows, round_up(columns, BLOCK)), DType.F16) for rows in parts]
-    for buffer in found:
-        buffer.is_texture = in_textures
+def _weights(case: Case, target: Target) -> list[list[Tensor]]:
+    """The parts of each matrix, in as few buffers as a binding's size allows."""
+    sizes = [rows * round_up(columns, BLOCK) for parts, columns in case.matrices for rows in parts]
+    homes: list[list[int]] = [[]]
+    for size in sizes:
+        if homes[-1] and 2 * (sum(homes[-1]) + size) > target.limits.most_bytes:
+            homes.append([])
+        homes[-1].append(size)
+    buffers = [Buffer("w", (sum(home),), DType.F16) for home in homes]
+    for buffer in buffers:
+        buffer.is_texture = tuning_for(target).weights_in_textures
+    places = (
+        (buffer, sum(home[:at]))
+        for buffer, home in zip(buffers, homes, strict=True)
+        for at in range(len(home))
+    )
+    found = []
+    for parts, columns in case.matrices:
+        views = [(next(places), View((rows, columns), (round_up(columns, BLOCK), 1), 0)) for rows in parts]
+        found.append([Tensor(buffer, replace(view, offset=at), DType.F16) for (buffer, at), view in views])
     return found
 
 
-def _filled(context: Context, weights: Sequence[Sequence[Buffer]]) -> Iterator[tuple[Buffer, AnyMemory]]:
+def _source(part: Tensor) -> Buffer:
+    assert isinstance(part.source, Buffer), "weights live in buffers"
+    return part.source
+
+
+def _filled(context: Context, buffers: Sequence[Buffer]) -> Iterator[tuple[Buffer, AnyMemory]]:
     noise = np.random.default_rng(0).normal(0.0, 0.02, NOISE).astype(np.float16)
-    for buffer in (buffer for parts in weights for buffer in parts):
+    for buffer in buffers:
         memory = memory_for(context, buffer)
         memory.fill(0, np.resize(noise, prod(_whole(buffer))))
         yield buffer, memory
-
-
-def _matrix(buffer: Buffer, columns: int) -> Tensor:
-    return buffer.tensor[:, :columns]
 
 
 def _whole(buffer: Buffer) -> tuple[int, ...]:

@@ -130,6 +130,10 @@ def check_program(fused: Fused, program: Program, limits: Limits) -> None:
             numbers = [binding.index for binding in kernel.source.bindings]
             if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > count:
                 raise _broken("lower", f"{item!r} has a shader with bindings {numbers}")
+        for variant in item.variants:
+            after = variant.after
+            if after and (after.source.bindings, after.table) != (variant.source.bindings, variant.table):
+                raise _broken("lower", f"{item!r} has kernels that go on with each other, bound otherwise")
         if item.variants[-1].max_rows is not None:
             raise _broken("lower", f"{item!r} has no shader for more than {item.variants[-1].max_rows} rows")
 

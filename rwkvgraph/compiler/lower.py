@@ -126,9 +126,10 @@ def _lower_row(group: Group, plan: Plan, target: Target) -> Pass:
     if target.kind == "gpu":
         most = min(target.limits.max_workgroup_invocations, target.limits.max_workgroup_size_x)
         threads = min(tuning.single_threads, 1 << (most.bit_length() - 1))  # reductions halve them
-        counts = [1, *([tuning.few_rows] if tuning.few_rows > 1 else [])]
-        few = [_held_row(made, plan, domain, target, threads, most) for most in counts]
-        made = replace(made, variants=(*few, *made.variants))
+        ahead = [_held_row(made, plan, domain, target, threads)]
+        if tuning.few_rows > 1 and domain.middle == 1:  # heads are many, and narrow
+            ahead.append(_held_row(made, plan, domain, target, threads, tuning.few_rows))
+        made = replace(made, variants=(*ahead, *made.variants))
     return _with_leg(made, _held_row(made, plan, domain, target, tuning.share.threads), target)
 
 

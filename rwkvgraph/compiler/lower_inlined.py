@@ -79,7 +79,7 @@ def _lower(
         *([COLUMNS_ONLY] if domain.inner % BLOCK else []),
         switch("fn weight(part: u32, index: u32) -> vec4<u32>", weights),
         prepare(phases, shape.threads, is_share or uses_subgroups(shape, target.subgroups), size),
-        _input(inputs, size, is_share),
+        _input(inputs, size, is_share, domain.inner % BLOCK != 0),
     ]
     statements += inputs.statements
     finish = finish_of(writer, parts)
@@ -89,14 +89,19 @@ def _lower(
     return Inlined(variant, tuple(writer.buffers))
 
 
-def _input(inputs: Cases, size: int, is_share: bool) -> str:
-    """The function `input`, with `input_ahead` but for shares. size: the place in the table of the row's."""
+def _input(inputs: Cases, size: int, is_share: bool, is_ragged: bool) -> str:
+    """The function `input`, with `input_ahead` but for shares. size: the place in the table of the row's.
+
+    is_ragged: whether a row may end inside a block; what is asked for behind it is loaded from its last lane.
+    """
     places = [f"    let first = here.at[part * {WORDS}u + 2u].w;", "    let i0 = 0u;", "    let i1 = 0u;"]
+    places += ["    let lane = last_lane(part, at);"] if is_ragged else []
+    asked = "at" if is_ragged else "lane"
     elements = [f"    let n = f32(here.at[{size}].x);"]
     if is_share:
-        return inputs.whole("fn input(part: u32, base: u32, lane: u32) -> vec4<f32>", places, elements)
-    ahead = "fn input_ahead(part: u32, lane: u32)"
-    rest = "fn input(part: u32, lane: u32, loaded: Loaded) -> vec4<f32>"
+        return inputs.whole(f"fn input(part: u32, base: u32, {asked}: u32) -> vec4<f32>", places, elements)
+    ahead = f"fn input_ahead(part: u32, {asked}: u32)"
+    rest = f"fn input(part: u32, {asked}: u32, loaded: Loaded) -> vec4<f32>"
     return inputs.halves(ahead, rest, "loaded", places, elements)
 
 
@@ -104,7 +109,7 @@ def _inputs(writer: Writer, parts: Sequence[Part], domain: Domain) -> Cases:
     """What the columns of each part's input are made of."""
     writer.forget_names()
     found = Cases("Loaded")
-    own = "columns_only(part, lane, {})" if domain.inner % BLOCK else "{}"
+    own = "columns_only(part, at, {})" if domain.inner % BLOCK else "{}"
     for index, part in enumerate(parts):
         set_place(writer, index, part)
         writer.table[WORDS * index + 2] = (Amount(), Amount(), Amount(), Amount(writer.start_part()))

@@ -125,7 +125,7 @@ def _readers(writer: Writer, parts: Sequence[Part]) -> list[str]:
         writer.table[WORDS * index + 2] = place
     lane = "{b}[base + lane]"
     if ragged:
-        lane = "columns_only(part, lane, {b}[base + lane])"
+        lane = "columns_only(part, lane, {b}[base + last_lane(part, lane)])"
     readers = [
         switch("fn weight(part: u32, index: u32) -> vec4<u32>", [f"return {block};" for block in weights]),
         switch(

@@ -93,6 +93,9 @@ def set_place(writer: Writer, index: int, part: Part) -> None:
 
 COLUMNS_ONLY = """\
 // A row of the input may end inside a block of weights: what lies behind it belongs to others.
+fn last_lane(part: u32, lane: u32) -> u32 {
+    return min(lane, (here.at[part * 3u].w - 1u) / 4u);
+}
 fn columns_only(part: u32, lane: u32, value: vec4<f32>) -> vec4<f32> {
     let inside = lane * 4u + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(here.at[part * 3u].w);
     return select(vec4<f32>(0.0), value, inside);

@@ -84,13 +84,12 @@ class Product:
         is_share = shape.family == "share"
         subgroups = uses_subgroups(shape, self.target.subgroups)
         kept = self.finish.ahead if can_keep(shape, subgroups) and not self.prepares else None
-        units = self.target.matrices
-        units = self.target.matrices
-        main = matmul_main(shape, subgroups, self.prepares, bool(kept), bool(tables), units, later)
+        by = self.target.matrices
+        main = matmul_main(shape, subgroups, self.prepares, bool(kept), bool(tables), by, later)
         extra = [NO_PREPARE] if is_share and not self.prepares else []
         extra += [shares] if shares else []
         extra += [look_ahead(tables, shape.threads, bool(kept))] if tables else []
-        header = MATRIX_HEADER if shape.family == "matrix" and units == "native" else ""
+        header = MATRIX_HEADER if shape.family == "matrix" and by == "native" else ""
         body = "\n".join(extra)
         source = self._assembled(main, body, shape.threads, subgroups, kept or "", header)
         return replace(source, engine=f"{main}\n" if is_share else "", looks_ahead=bool(tables))

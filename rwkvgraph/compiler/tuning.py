@@ -21,9 +21,8 @@ class Tuning:
     fits the device; the last serves all. weights_in_textures: whether matrices are read from textures
     instead of buffers. share: the matrix kernel of relays, whose threads are those of all their kernels; as
     many as reduce a row. leg_bytes: matrices of so many bytes are read faster by a dispatch of their own.
-    single_shares: threads that share a column of a head for a single token, 4, 8 or 16; block_shares: for
-    several, which are taken so many at a time. inline_groups: a product of one token that has so many
-    workgroups, or fewer, works out the rows that it multiplies.
+    single_shares: threads that share a column of a head for a single token, 4, 8 or 16. inline_groups: a
+    product of one token that has so many workgroups, or fewer, works out the rows that it multiplies.
     """
 
     row_threads: int
@@ -33,7 +32,6 @@ class Tuning:
     share: Shape = Shape("share", 256, 4, 1, max_tokens=1, depth=8)
     leg_bytes: int = 9 << 20
     single_shares: int = 16
-    block_shares: int = 4
     inline_groups: int = 1024
     single_threads: int = 512
     held: int = 2
@@ -51,8 +49,12 @@ def tuning_for(target: Target) -> Tuning:
         return replace(measured, matmul=target.matmul)
     if target.matrices == "none":
         return measured
+    usable = [shape for shape in MATRICES if is_usable(shape, target)]
+    if all(shape.family != "matrix" for shape in usable):
+        return measured
     few = [shape for shape in measured.matmul if (shape.max_tokens or FEW + 1) <= FEW]
-    return replace(measured, matmul=(*few, *MATRICES, *measured.matmul[len(few) :]))
+    rest = [shape for shape in measured.matmul if shape not in few]
+    return replace(measured, matmul=(*few, *usable, *rest))
 
 
 def _of_kind(target: Target) -> Tuning:
@@ -74,6 +76,7 @@ def kernels_for(
     shapes = [shape for shape in tuning_for(target).matmul if is_usable(shape, target)]
     shapes = [shape for shape in shapes if can_split or shape.splits == 1]
     shapes = [shape for shape in shapes if in_one or shape.family != "matrix"]
+    shapes.append(_of_kind(target).matmul[-1])  # a table of a file may end with a kernel that was left out
     firsts = sorted({1} | {tokens for shape in shapes for tokens in _changes(shape, rows)})
     chosen = [next(shape for shape in shapes if suits(shape, rows, first)) for first in firsts]
     found = list(zip(map(kernel_of, chosen), firsts, strict=True))

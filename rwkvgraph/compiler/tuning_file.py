@@ -46,12 +46,14 @@ def kernels_from_environment(adapter: str, target: Target) -> tuple[Shape, ...]:
     found = read_tuning(path)
     if found.adapter != adapter:
         return ()
-    for number, shape in enumerate(found.matmul, 1):
+    # Of the same adapter through another library, which may have no matrices.
+    kernels = [shape for shape in found.matmul if shape.family != "matrix" or target.matrices != "none"]
+    for number, shape in enumerate(kernels, 1):
         if not is_usable(shape, target):
             needs = f"{shape.threads} threads and {workgroup_bytes(shape)} bytes a workgroup"
             needs += ", and subgroups of 8" if shape.family == "lanes" else ""
             raise _fault(path, f"kernel {number} takes {needs}; {adapter} has {target}")
-    return found.matmul
+    return tuple(kernels)
 
 
 def read_tuning(path: str | Path) -> TuningFile:

@@ -72,7 +72,8 @@ class Context:
         """Open an adapter: the best one, the best whose name contains a text, or one by its index.
 
         dump: sees every shader before the driver does; by default files under $RWKVGRAPH_DUMP, if it is set.
-        RWKVGRAPH_SUBGROUPS=0 leaves subgroups off; RWKVGRAPH_TUNING names a file of `rwkvgraph tune`. Raises
+        RWKVGRAPH_SUBGROUPS=0 leaves subgroups off, RWKVGRAPH_MATRICES=0 products by their matrices;
+        RWKVGRAPH_TUNING names a file of `rwkvgraph tune`, RWKVGRAPH_WGPU the library (`library.py`). Raises
         DeviceError with what there is and how to get more, and LoadError for such a file that is none.
         """
         info, handle = choose_adapter(adapter)

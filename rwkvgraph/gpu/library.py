@@ -70,6 +70,8 @@ def _install_dawn() -> None:
             import_module(EXTRAS).set_instance_extras(enable_toggles=ENABLED, disable_toggles=DISABLED)
     except RuntimeError as error:  # it was used before
         REFUSED.append(f"{VARIABLE} is dawn, but wgpu was in use already: import rwkvgraph first ({error})")
+    except (ImportError, OSError, AttributeError, ValueError) as error:  # another version, or no library
+        REFUSED.append(f"{VARIABLE} is dawn, but this wgpudawn cannot be used: {error!r}")
 
 
 def check_library() -> None:
@@ -101,7 +103,7 @@ def multiplies_matrices(adapter: Any) -> bool:
 
     RWKVGRAPH_MATRICES=0 says no.
     """
-    if os.environ.get("RWKVGRAPH_MATRICES") == "0" or MATRICES not in adapter.features:
+    if os.environ.get("RWKVGRAPH_MATRICES") == "0" or not {MATRICES, HALVES} <= set(adapter.features):
         return False
     forms = import_module(EXTRAS).get_adapter_properties(adapter).get("subgroup_matrix_configs", ())
     return any(WANTED.items() <= form.items() for form in forms)

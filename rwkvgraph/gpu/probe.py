@@ -57,7 +57,8 @@ def measure_target(device: GPUDevice, info: AdapterInfo) -> Target:
         limits, dialect or NAGA, dialect is not None, kind, lanes, resident, pairs, is_known(info)
     )
     target = replace(target, coherent=resident > 0 and COHERENT in device.features)
-    target = replace(target, matrices="native" if MATRICES in device.features else "none")
+    has_matrices = dialect is TINT and MATRICES in device.features
+    target = replace(target, matrices="native" if has_matrices else "none")
     return replace(target, matmul=kernels_from_environment(info.name, target))
 
 

@@ -45,7 +45,7 @@ KEPT_SIZES = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """The dispatches of a run of some sizes, ready to record, and the passes of the program that they are.
+    """The steps of a run of some sizes, ready to record, and the passes of the program that they are.
 
     passes: of a relay the first.
     """
@@ -164,7 +164,7 @@ class Runner:
         return ticket
 
     def encode(self, prepared: Prepared, start: int, stop: int) -> GPUCommandEncoder:
-        """A command encoder with dispatches `start` to `stop` recorded, all in one compute pass."""
+        """A command encoder with steps `start` to `stop` recorded, all in one compute pass."""
         return self.context.encode(prepared.handles, start, stop)
 
     def _rows(self, flat: Array, rows: int) -> Array:

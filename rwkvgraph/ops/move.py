@@ -40,6 +40,12 @@ class Blit(Map):
         return target
 
 
+def _gathered(ids: Tensor, table: Tensor) -> Shape:
+    if len(ids.shape) != 1 or len(table.shape) < 2:
+        raise ShapeError(f"gather takes ids (N,) and a table (R, C); given {ids} and {table}")
+    return (ids.shape[0], *table.shape[1:])
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Gather(Map):
     """Row ids[i] of a table for each i: ids (N,) u32, table (R, C), result (N, C)."""
@@ -51,9 +57,7 @@ class Gather(Map):
 
     def infer(self) -> Shape:
         """(N, C). Raises ShapeError for a table without columns."""
-        if len(self.ids.shape) != 1 or len(self.table.shape) < 2:
-            raise ShapeError(f"gather takes ids (N,) and a table (R, C); given {self.ids} and {self.table}")
-        return (self.ids.shape[0], *self.table.shape[1:])
+        return _gathered(self.ids, self.table)
 
     def numpy(self, *arrays: Array) -> Array:
         ids, table = arrays
@@ -132,7 +136,10 @@ def blit(source: Tensor | Buffer, target: Tensor | Buffer) -> Blit:
 
 
 def gather(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows `ids` (N,) of a table (R, C), as (N, C) f32."""
+    """Rows `ids` (N,) of a table (R, C), as (N, C) f32; ids beyond it give its last row, if R is a number."""
+    size = table.shape[0] if table.shape else None
+    if isinstance(size, int):
+        return GatherClamped(ids, table, float(size)).result
     return Gather(ids, table).result
 
 
@@ -143,7 +150,7 @@ def replace_rows(x: Tensor, picks: Tensor, others: Tensor) -> Tensor:
 
 def embed(table: Matrix, ids: Tensor) -> Tensor:
     """Rows `ids` (T,) of an embedding (V, C), as (T, C) f32, whether the table is in one part or several."""
-    rows = gather(table.parts[0], ids) if len(table.parts) == 1 else None
+    rows = Gather(ids, table.parts[0]).result if len(table.parts) == 1 else None  # a model's ids are checked
     first = 0
     for part in table.parts if rows is None else ():
         size = part.shape[0]
@@ -165,7 +172,7 @@ def _first_part(part: Tensor, ids: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GatherClamped(Map):
-    """Row min(ids[i], count - 1) of a table of `count` rows: the first part of a table in several."""
+    """Row min(ids[i], count - 1) of a table of `count` rows, which are at most 2^24."""
 
     ids: Tensor
     table: Tensor = operand(row="min(ids, u32(count) - 1u)")
@@ -174,8 +181,8 @@ class GatherClamped(Map):
     wgsl = "table"
 
     def infer(self) -> Shape:
-        """(N, C)."""
-        return (self.ids.shape[0], *self.table.shape[1:])
+        """(N, C). Raises ShapeError for a table without columns."""
+        return _gathered(self.ids, self.table)
 
     def numpy(self, *arrays: Array) -> Array:
         ids, table = arrays

@@ -250,7 +250,7 @@ def _access(is_writable: bool, is_texture: bool) -> str:
 
 
 def _variants(writer: Writer, step: Lowered) -> list[list[Any]]:
-    """[shader, most rows or 0, workgroups, threads, whether it is the one that runs]"""
+    """[shader, most rows or 0, workgroups, threads, whether it is the one that runs], then what goes on."""
     limit = writer.stages.target.limits.max_workgroups_per_dimension
     chosen = step.item.variant(writer.sizes)
     found: list[list[Any]] = []
@@ -258,6 +258,6 @@ def _variants(writer: Writer, step: Lowered) -> list[list[Any]]:
         for kernel in variant.kernels:
             grid = " × ".join(map(str, kernel.grid.at(writer.sizes, limit)))
             shader = writer.tables.shader(kernel.source.text)
-            is_run = variant is chosen
+            is_run = variant is chosen and kernel is variant
             found.append([shader, variant.max_rows or 0, grid, kernel.source.threads, is_run])
     return found

@@ -48,9 +48,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let block_w = thread % 4u;
     let row_w = thread / 4u;
     let spot_w = row_w * 40u + block_w * 8u;
-    let lane_x = thread % 8u;
+    let quad_x = thread % 8u;
     let token_x = thread / 8u;
-    let spot_x = token_x * 40u + lane_x * 4u;
+    let spot_x = token_x * 40u + quad_x * 4u;
     let from_w0 = place.x + min(first_row + row_w + 0u, last_row) * place.y;
     var held_w0 = vec4<u32>(0u);
     let from_x0 = (source.x + min(first_token + token_x + 0u, last_token) * source.y) / 4u;
@@ -63,21 +63,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var held_x3 = vec4<f32>(0.0);
     if begin < whole {
         let block = begin + block_w;
-        let lane = (begin) * 2u + lane_x;
+        let quad = begin * 2u + quad_x;
         {
             held_w0 = weight(part, from_w0 + block);
         }
         {
-            held_x0 = input(part, from_x0, lane);
+            held_x0 = input(part, from_x0, quad);
         }
         {
-            held_x1 = input(part, from_x1, lane);
+            held_x1 = input(part, from_x1, quad);
         }
         {
-            held_x2 = input(part, from_x2, lane);
+            held_x2 = input(part, from_x2, quad);
         }
         {
-            held_x3 = input(part, from_x3, lane);
+            held_x3 = input(part, from_x3, quad);
         }
     }
     for (var start = begin; start < whole; start += 4u) {
@@ -150,24 +150,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             low[spot_x + 1923u] = lows.w;
         }
         workgroupBarrier();
-        if start + 4u < whole {
-            let block = start + 4u + block_w;
-            let lane = (start + 4u) * 2u + lane_x;
-            {
-                held_w0 = weight(part, from_w0 + block);
-            }
-            {
-                held_x0 = input(part, from_x0, lane);
-            }
-            {
-                held_x1 = input(part, from_x1, lane);
-            }
-            {
-                held_x2 = input(part, from_x2, lane);
-            }
-            {
-                held_x3 = input(part, from_x3, lane);
-            }
+        let next = min(start + 4u, whole - 4u);
+        let block = next + block_w;
+        let quad = next * 2u + quad_x;
+        {
+            held_w0 = weight(part, from_w0 + block);
+        }
+        {
+            held_x0 = input(part, from_x0, quad);
+        }
+        {
+            held_x1 = input(part, from_x1, quad);
+        }
+        {
+            held_x2 = input(part, from_x2, quad);
+        }
+        {
+            held_x3 = input(part, from_x3, quad);
         }
         {
             let w0 = subgroupMatrixLoad<Left>(&matrix, at_w + 0u, false, 40u);
@@ -195,23 +194,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     if whole < end {
         let block = min(whole + block_w, shape.z - 1u);
-        let wanted = whole * 2u + lane_x;
-        let lane = min(wanted, shape.z * 2u - 1u);
-        let is_there = wanted == lane;
+        let wanted = whole * 2u + quad_x;
+        let quad = min(wanted, shape.z * 2u - 1u);
+        let is_there = wanted == quad;
         {
             held_w0 = weight(part, from_w0 + block);
         }
         {
-            held_x0 = select(vec4<f32>(0.0), input(part, from_x0, lane), is_there);
+            held_x0 = select(vec4<f32>(0.0), input(part, from_x0, quad), is_there);
         }
         {
-            held_x1 = select(vec4<f32>(0.0), input(part, from_x1, lane), is_there);
+            held_x1 = select(vec4<f32>(0.0), input(part, from_x1, quad), is_there);
         }
         {
-            held_x2 = select(vec4<f32>(0.0), input(part, from_x2, lane), is_there);
+            held_x2 = select(vec4<f32>(0.0), input(part, from_x2, quad), is_there);
         }
         {
-            held_x3 = select(vec4<f32>(0.0), input(part, from_x3, lane), is_there);
+            held_x3 = select(vec4<f32>(0.0), input(part, from_x3, quad), is_there);
         }
         {
             let first = weights_of(held_w0.xy);

@@ -3,16 +3,11 @@
 llvmpipe compiles what has a text of its own for a size in one to three seconds, for 256 in twenty.
 """
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
-from rwkvgraph import assets
-from rwkvgraph.compiler import tuning
-from rwkvgraph.gpu import Context
-from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
 from tests.rwkvgraph.conftest import Device
 from tests.rwkvgraph.models.synthetic import Half, synthetic
@@ -64,39 +59,3 @@ def test_a_head_alone_gives_what_the_oracle_gives(version: str, device: Device) 
 def test_heads_with_one_decay_each_give_what_the_oracle_gives(version: str, device: Device) -> None:
     for size, heads in ((1, 5), (12, 3), (32, 2)):
         check(version, size, heads, device)
-
-
-@pytest.mark.parametrize(
-    ("version", "size"), [("v5.2", 32), ("v6", 64), ("v5.1", 8), pytest.param("v6", 128, marks=SLOW)]
-)
-def test_many_tokens_at_a_time_give_what_the_oracle_gives(
-    version: str, size: int, gpu: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Eight threads a column, as on GPUs of large subgroups: as many as the software adapter has in one."""
-    if not gpu.target.subgroups:
-        pytest.skip(f"{gpu.info.name} has no subgroups")
-    monkeypatch.setattr(tuning, "GPU", replace(tuning.GPU, block_shares=8, single_shares=8))
-    monkeypatch.setattr(gpu, "target", replace(gpu.target, kind="gpu", lanes=32, resident=0))
-    program = Model.load(tensors_of(version, size, 2), gpu).program()
-    assert isinstance(program, Runner)
-    texts = [source.text for source in program.program.sources() if source.threads == size // 4 * 8]
-    assert any("token < min(8u" in text for text in texts)
-    check(version, size, 2, gpu)
-
-
-def test_many_tokens_at_a_time_of_rwkv_7_agree_with_numpy(
-    gpu: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not gpu.target.subgroups:
-        pytest.skip(f"{gpu.info.name} has no subgroups")
-    monkeypatch.setattr(tuning, "GPU", replace(tuning.GPU, block_shares=8, single_shares=8))
-    monkeypatch.setattr(gpu, "target", replace(gpu.target, kind="gpu", lanes=32, resident=0))
-    rows = []
-    for device in (gpu, "cpu"):
-        model = Model.load(assets.default_model(), device)
-        state = model.state(3)
-        for lengths in ((30, 0, 8), (1, 9, 1), (1, 1, 1)):
-            logits = model.run([[at + 1 for at in range(length)] for length in lengths], state)
-            rows.append([row for row in logits if row is not None])
-    for mine, theirs in zip(rows[:3], rows[3:], strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-4)
