@@ -26,8 +26,6 @@ from rwkvgraph_codegen.link import relay_bytes as relay_bytes
 from rwkvgraph_codegen.matmul import matmul_main as matmul_main
 from rwkvgraph_codegen.matmul import uses_subgroups as uses_subgroups
 from rwkvgraph_codegen.matmul import workgroup_bytes as workgroup_bytes
-from rwkvgraph_codegen.matmul_matrix import MATRIX_HEADER as MATRIX_HEADER
-from rwkvgraph_codegen.matmul_matrix import Units as Units
 from rwkvgraph_codegen.matmul_shape import MOST_GROUPS as MOST_GROUPS
 from rwkvgraph_codegen.matmul_shape import MOST_HANDED as MOST_HANDED
 from rwkvgraph_codegen.matmul_shape import Shape as Shape
@@ -36,6 +34,8 @@ from rwkvgraph_codegen.matmul_split import can_keep as can_keep
 from rwkvgraph_codegen.matmul_sums import ADDERS as ADDERS
 from rwkvgraph_codegen.matmul_sums import adders as adders
 from rwkvgraph_codegen.matmul_sums import adding as adding
+from rwkvgraph_codegen.matmul_units import MATRIX_HEADER as MATRIX_HEADER
+from rwkvgraph_codegen.matmul_units import Units as Units
 from rwkvgraph_codegen.pair import pair as pair
 from rwkvgraph_codegen.relay import LATE as LATE
 from rwkvgraph_codegen.relay import MEETING_WORDS as MEETING_WORDS

@@ -6,11 +6,12 @@ from functools import cache
 
 from rwkvgraph_codegen.matmul_lanes import lanes
 from rwkvgraph_codegen.matmul_layout import Layout
-from rwkvgraph_codegen.matmul_matrix import Tile, Units, matrix
+from rwkvgraph_codegen.matmul_matrix import matrix
 from rwkvgraph_codegen.matmul_shape import DECODE, Shape
 from rwkvgraph_codegen.matmul_share import share
 from rwkvgraph_codegen.matmul_split import split
 from rwkvgraph_codegen.matmul_team import team
+from rwkvgraph_codegen.matmul_units import Tile, Units
 
 
 @cache

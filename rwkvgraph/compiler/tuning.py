@@ -16,11 +16,11 @@ class Tuning:
     row_threads: threads that reduce a row, a power of two. single_threads: where a run has one row, as far
     as the device allows; held: lanes of it that each of them loads ahead; few_rows: where a run has up to so
     many, they do so too. sample_threads: threads that draw a token of a row of logits, a power of two up to
-    1024; 256 where a workgroup may not have more. matmul:
-    kernels, the best first; a run takes the first that is meant for its tokens, makes enough workgroups and
-    fits the device; the last serves all. weights_in_textures: whether matrices are read from textures
-    instead of buffers. share: the matrix kernel of relays, whose threads are those of all their kernels; as
-    many as reduce a row. leg_bytes: matrices of so many bytes are read faster by a dispatch of their own.
+    1024; 256 where a workgroup may not have more. matmul: kernels, the best first; a run takes the first that
+    is meant for its tokens, makes enough workgroups and fits the device; the last serves all.
+    weights_in_textures: whether matrices are read from textures instead of buffers. share: the matrix kernel
+    of relays, whose threads are those of all their kernels; as many as reduce a row. leg_bytes: matrices of
+    so many bytes are read faster by a dispatch of their own.
     single_shares: threads that share a column of a head for a single token, 4, 8 or 16. inline_groups: a
     product of one token that has so many workgroups, or fewer, works out the rows that it multiplies.
     """

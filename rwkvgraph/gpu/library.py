@@ -13,8 +13,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from rwkvgraph.errors import DeviceError
-
 VARIABLE = "RWKVGRAPH_WGPU"
 
 EXTRAS = "wgpudawn.backends.dawn.extras"
@@ -75,9 +73,12 @@ def _install_dawn() -> None:
 
 
 def check_library() -> None:
-    """Raise DeviceError unless wgpu is what RWKVGRAPH_WGPU says."""
+    """Raise ValueError unless wgpu is what RWKVGRAPH_WGPU says.
+
+    No DeviceError, after which numpy would do.
+    """
     if REFUSED:
-        raise DeviceError(REFUSED[0])
+        raise ValueError(REFUSED[0])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 import rwkvgraph as rg
 from rwkvgraph.bench import tuner
-from rwkvgraph.bench.products import Case
+from rwkvgraph.bench.products import Case, Product
 from rwkvgraph.bench.steady import Rounds, Samples
 from rwkvgraph.bench.subject import synthetic
 from rwkvgraph.bench.tuner import Trial, candidates, cases_of, chosen_by, table_of
@@ -106,6 +106,25 @@ def test_the_file_that_is_written_is_used(
     assert found["tuning"] == json.loads(path.read_text())
     monkeypatch.setenv(VARIABLE, str(path))
     assert rg.Context.create(gpu.info.index).target.matmul == read_tuning(path).matmul
+
+
+def test_kernels_by_matrices_and_of_split_tiles_are_really_measured(gpu: rg.Context) -> None:
+    """Not what a pass would fall back to, where its matrices or what it binds are not as those want them."""
+    by_matrices = Shape("matrix", 64, 16, 16, wide=2, depth=32)
+    split = replace(by_matrices, splits=2, max_groups=64)
+    before, gpu.target = gpu.target, replace(gpu.target, kind="gpu", matrices="emulated", resident=0)
+    try:
+        case = Case((((40,), 72), ((24, 8), 72), ((16,), 30)))
+        run = Product(gpu, case).run(20)
+        assert run.can(by_matrices)
+        assert run.can(split)
+        assert not run.can(replace(split, max_groups=2))
+        wanted = run.values(Shape("split", 64, 4, 4))
+        for shape in (by_matrices, split):
+            assert np.abs(run.values(shape) - wanted).max() < 1e-4 * np.abs(wanted).max()
+            assert run.measure(shape, Rounds(1, 0.0)).median > 0
+    finally:
+        gpu.target = before
 
 
 def test_numpy_has_nothing_to_tune(capsys: pytest.CaptureFixture[str]) -> None:

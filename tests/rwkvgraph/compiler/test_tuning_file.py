@@ -1,6 +1,7 @@
 """Files of kernels for one adapter: what is read, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,14 @@ def test_a_kernel_that_the_device_cannot_run_is_refused(
     monkeypatch.setenv(VARIABLE, str(written(tmp_path, kernel, LAST)))
     with pytest.raises(LoadError, match=f"kernel 1 takes .*{wanted}.*Some GPU has gpu, naga"):
         kernels_from_environment(ADAPTER, TARGET)
+
+
+def test_kernels_by_matrices_are_left_out_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file may be of the same adapter through a library that has them."""
+    by_matrices = {"family": "matrix", "threads": 64, "rows": 16, "tokens": 16, "wide": 2, "depth": 32}
+    monkeypatch.setenv(VARIABLE, str(written(tmp_path, by_matrices | {"max_tokens": 64}, LAST)))
+    assert [shape.family for shape in kernels_from_environment(ADAPTER, TARGET)] == ["split"]
+    roomy = replace(TARGET, matrices="native")
+    assert [shape.family for shape in kernels_from_environment(ADAPTER, roomy)] == ["matrix", "split"]

@@ -12,7 +12,7 @@ OPEN = """
 import rwkvgraph as rg
 try:
     rg.Context.create()
-except rg.errors.DeviceError as error:
+except ValueError as error:
     print(error)
 """
 NEEDS_DAWN = pytest.mark.skipif(find_spec("wgpudawn") is None, reason="wgpudawn is not installed")

@@ -6,13 +6,14 @@ import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context, Readback, download, transfer, upload, upload_parts
-from rwkvgraph.gpu.native import Bytes, Direct, Plain, driver
+from rwkvgraph.gpu.native import Bytes, Direct, Plain, Step, driver
 
 
 @pytest.fixture(params=["plain", "direct"])
@@ -187,3 +188,30 @@ def test_reading_from_a_lost_device_raises(gpu: Context) -> None:
     context.device.destroy()
     with pytest.raises(DeviceError, match="lost"):
         readback.read(ticket)
+
+
+class Recorder:
+    """An open compute pass that notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.grids: list[tuple[int, ...]] = []
+
+    def set_pipeline(self, pipeline: object) -> None:
+        pass
+
+    def set_bind_group(self, index: int, group: object, offsets: list[int]) -> None:
+        pass
+
+    def dispatch_workgroups(self, *grid: int) -> None:
+        self.grids.append(grid)
+
+
+def test_a_step_of_two_dispatches_is_recorded_whole(gpu: Context) -> None:
+    nothing: Any = None
+    after = Step(nothing, nothing, 0, (2, 0, 0))
+    steps = [Step(nothing, nothing, 0, (1, 0, 0), after), Step(nothing, nothing, 0, (3, 0, 0))]
+    driver = Plain(gpu.device)
+    for (start, stop), wanted in {(0, 2): [1, 2, 3], (0, 1): [1, 2], (1, 9): [3], (0, 0): []}.items():
+        recorder: Any = Recorder()
+        driver.record(recorder, driver.prepare(steps), start, stop)
+        assert [grid[0] for grid in recorder.grids] == wanted
