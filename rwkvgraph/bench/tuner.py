@@ -82,6 +82,7 @@ CANDIDATES = {
         *(_split_tiles(Shape("matrix", 256, 16, 32, wide=4, teams=2, depth=128), n) for n in (2, 8)),
         Shape("matrix", 256, 32, 32, wide=2, teams=4, depth=128),
         Shape("matrix", 256, 32, 64, wide=4, depth=32),
+        Shape("matrix", 512, 16, 32, wide=4, teams=4, depth=64),
         Shape("matrix", 512, 32, 32, wide=4, depth=32),
     ),
     "cpu": (
