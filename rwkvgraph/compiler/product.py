@@ -61,15 +61,18 @@ class Product:
         shares = sharing(self.writer, later) if shape.splits > 1 else ""
         looks = bool(tables) and shape.family == "split" and shape.tokens == 1
         source = self._source(shape, tables if looks else "", shares, later)
-        # Workgroups with the same rows side by side: what one has read of them, the cache has for the others.
-        grid = Grid(Amount(units * shape.splits + looks), 1, self.tokens, shape.group_tokens, deep_first=True)
-        table = self._table(units)
-        after = None
+        table, after = self._table(units), None
         if later:
-            items = Amount(units * adders(shape))
-            whole = Grid(items, 1, self.tokens, shape.group_tokens, deep_first=True)
-            after = Variant(self._assembled(adding(shape), shares, ADDERS, False), table, whole)
-        return Variant(source, table, grid, most_tokens, after)
+            adds = self._assembled(adding(shape), shares, ADDERS, False)
+            after = Variant(adds, table, self._grid(shape, units * adders(shape)))
+        return Variant(source, table, self._grid(shape, units * shape.splits + looks), most_tokens, after)
+
+    def _grid(self, shape: Shape, workgroups: int) -> Grid:
+        """So many workgroups for each tile of tokens.
+
+        Those with the same rows side by side: what one has read of them, the cache has for the others.
+        """
+        return Grid(Amount(workgroups), 1, self.tokens, shape.group_tokens, deep_first=True)
 
     def leg(self, workgroups: int) -> Variant:
         """The kernel of a relay, which so many workgroups share."""

@@ -49,12 +49,11 @@ def tuning_for(target: Target) -> Tuning:
         return replace(measured, matmul=target.matmul)
     if target.matrices == "none":
         return measured
-    usable = [shape for shape in MATRICES if is_usable(shape, target)]
-    if all(shape.family != "matrix" for shape in usable):
+    if not any(shape.family == "matrix" and is_usable(shape, target) for shape in MATRICES):
         return measured
     few = [shape for shape in measured.matmul if (shape.max_tokens or FEW + 1) <= FEW]
     rest = [shape for shape in measured.matmul if shape not in few]
-    return replace(measured, matmul=(*few, *usable, *rest))
+    return replace(measured, matmul=(*few, *MATRICES, *rest))
 
 
 def _of_kind(target: Target) -> Tuning:

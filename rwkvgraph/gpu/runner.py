@@ -240,13 +240,13 @@ class Runner:
         if relay.meets and not self.meeting.is_proven(relay, kernel, group, self._table.trial):
             return None
         offset = self._table.offset(relay)
-        grid = variant.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
+        grid = self._grid(variant, sizes)
         return Step(kernel.pipeline, group, offset, grid)
 
     def _step(self, index: int, sizes: Sizes, owner: Any, state: Memories) -> Step | None:
         item = self.program.passes[index]
         variant = item.variant(sizes)
-        grid = variant.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
+        grid = self._grid(variant, sizes)
         if 0 in grid or not item.runs(sizes):
             return None
         kernel = self.kernel(item, variant)
@@ -254,9 +254,12 @@ class Runner:
         group = self._group(index, kernel, variant, item.bound(variant), owner, state)
         after = None
         if variant.after is not None:
-            grid_after = variant.after.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
-            after = Step(self.kernel(item, variant.after).pipeline, group, offset, grid_after)
+            following = self.kernel(item, variant.after)
+            after = Step(following.pipeline, group, offset, self._grid(variant.after, sizes))
         return Step(kernel.pipeline, group, offset, grid, after)
+
+    def _grid(self, variant: Variant, sizes: Sizes) -> tuple[int, int, int]:
+        return variant.grid.at(sizes, self.context.target.limits.max_workgroups_per_dimension)
 
     def kernel(self, item: Pass | Relay, variant: Variant) -> Kernel:
         """The compiled shader of a pass; the same for the same text."""

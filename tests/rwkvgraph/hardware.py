@@ -8,12 +8,18 @@ import pytest
 from rwkvgraph.compiler import Target
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.probe import COHERENT
+from rwkvgraph_codegen import Units
 
 
 def hardware(target: Target, **changes: Any) -> Target:
     """A target as one of a GPU that has no relays, with these fields. Lanes of software are unknown."""
     lanes = target.lanes if target.kind == "gpu" else 0
     return replace(target, **{"kind": "gpu", "lanes": lanes, "resident": 0, **changes})
+
+
+def units_of(target: Target) -> Units:
+    """Who multiplies matrices in tests: a GPU's units where it has them, or else lanes by hand."""
+    return "native" if target.matrices == "native" else "emulated"
 
 
 def with_relays(target: Target, coherent: bool, **changes: Any) -> Target:

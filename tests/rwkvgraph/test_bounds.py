@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 
 from rwkvgraph import Buffer, ops
-from rwkvgraph.compiler import Target, compile
+from rwkvgraph.compiler import Target
 from rwkvgraph.gpu import Context
-from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.graph import Graph
 from rwkvgraph.model import Model
-from rwkvgraph.op import DType, Role, tape
+from rwkvgraph.op import tape
 from rwkvgraph.ops.move import Gather
-from rwkvgraph.testing import holding
-from rwkvgraph.view import Dim
+from rwkvgraph.testing import holding, run_on_device
 from tests.rwkvgraph.bounds import arrays_of, watched, watching
 from tests.rwkvgraph.models.synthetic import Half, synthetic
 from tests.rwkvgraph.test_matrices import with_matrices
@@ -74,29 +72,25 @@ def run_all(tensors: dict[str, Half], context: Context) -> None:
 
 def test_ids_beyond_a_table_stay_within(gpu: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "target", unwatched(gpu.target))
-    none, out = Dim("none"), Buffer("out", (3, 8))
+    out = Buffer("out", (3, 8))
     with tape() as items:
         table = holding(np.arange(40).reshape(5, 8))
         ops.blit(ops.gather(table, holding(np.array([4, 5, 2**32 - 1], np.uint32))), out.tensor)
-    nothing = Buffer("nothing", (none, 1), DType.F32, Role.OUTPUT)
     with watching(gpu, monkeypatch) as watch:
-        runner = Runner(gpu, compile(Graph(tuple(items)), None, gpu.target), {}, nothing)
-        runner.run({}, {none: 0}, runner.program, {})
+        found = run_on_device(Graph(tuple(items)), gpu)
         assert watch.found() == {}
-    np.testing.assert_array_equal(out.read(), np.broadcast_to(np.arange(32, 40), (3, 8)))
+    np.testing.assert_array_equal(found[out], np.broadcast_to(np.arange(32, 40), (3, 8)))
 
 
 def test_an_index_beyond_is_noted(gpu: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gather of a model, whose ids are checked before, and so not on the device."""
     monkeypatch.setattr(gpu, "target", unwatched(gpu.target))
-    none, out = Dim("none"), Buffer("out", (2, 8))
+    out = Buffer("out", (2, 8))
     with tape() as items:
         ids = holding(np.array([1, 9], np.uint32))
         ops.blit(Gather(ids, holding(np.zeros((5, 8)))).result, out.tensor)
-    nothing = Buffer("nothing", (none, 1), DType.F32, Role.OUTPUT)
     with watching(gpu, monkeypatch) as watch:
-        runner = Runner(gpu, compile(Graph(tuple(items)), None, gpu.target), {}, nothing)
-        runner.run({}, {none: 0}, runner.program, {})
+        run_on_device(Graph(tuple(items)), gpu)
         assert len(watch.found()) == 1
 
 

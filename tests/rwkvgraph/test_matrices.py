@@ -1,7 +1,6 @@
 """Models whose products are by matrices of subgroups, and what those make of large and small numbers."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +11,10 @@ from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.graph import Graph
 from rwkvgraph.model import Model
-from rwkvgraph.op import Array, Buffer, DType, Role, tape
-from rwkvgraph.testing import holding, matrix
-from rwkvgraph.view import Dim
-from rwkvgraph_codegen import Shape, Units
+from rwkvgraph.op import Array, Buffer, tape
+from rwkvgraph.testing import holding, matrix, run_on_device
+from rwkvgraph_codegen import Shape
+from tests.rwkvgraph.hardware import hardware, units_of
 
 TABLE = (
     tuning.GPU.matmul[0],
@@ -31,8 +30,7 @@ CLOSE = 2e-4
 
 
 def with_matrices(target: Target) -> Target:
-    units: Units = "native" if target.matrices == "native" else "emulated"
-    return replace(target, kind="gpu", matrices=units, resident=0, matmul=TABLE)
+    return hardware(target, matrices=units_of(target), matmul=TABLE)
 
 
 @pytest.fixture
@@ -103,13 +101,10 @@ def test_hooks_with_weights_of_their_own_do_without_matrices(matrices: Context) 
 
 
 def product_of(x: Array, w: Array, context: Context) -> Array:
-    y, none = Buffer("y", (x.shape[0], w.shape[0])), Dim("none")
+    y = Buffer("y", (x.shape[0], w.shape[0]))
     with tape() as items:
         ops.blit(ops.matmul(matrix(w), holding(x)), y.tensor)
-    nothing = Buffer("nothing", (none, 1), DType.F32, Role.OUTPUT)
-    runner = Runner(context, compile(Graph(tuple(items)), None, context.target), {}, nothing)
-    runner.run({}, {none: 0}, runner.program, {})
-    return y.read()
+    return run_on_device(Graph(tuple(items)), context)[y]
 
 
 @pytest.mark.parametrize("power", range(-30, 19, 4))

@@ -17,6 +17,7 @@ from rwkvgraph.quant import Fp16, Matrix
 from rwkvgraph.testing import check_graph, holding, matrix
 from rwkvgraph.view import Dim, round_up
 from rwkvgraph_codegen import Shape, Units, flaw, workgroup_bytes
+from tests.rwkvgraph.hardware import units_of
 
 BROWSER = Limits.webgpu_default()
 ROOMY = replace(
@@ -164,8 +165,7 @@ def test_matrices_of_subgroups_agree_with_numpy(
     gpu: Context, shape: Shape, rows: int, columns: int, tokens: int
 ) -> None:
     """By the units of a GPU that has them, or else each lane does its part of what those would do."""
-    units: Units = "native" if gpu.target.matrices == "native" else "emulated"
-    target = replace(gpu.target, kind="gpu", matrices=units, matmul=(shape, GPU.matmul[-1]))
+    target = replace(gpu.target, kind="gpu", matrices=units_of(gpu.target), matmul=(shape, GPU.matmul[-1]))
     assert flaw(shape) is None
     assert kernels_for(target, [rows, 12])[0][0] == shape
     assert kernels_for(replace(target, matrices="none"), [rows, 12])[0][0] == GPU.matmul[-1]
