@@ -18,7 +18,6 @@ from rwkvgraph_codegen.kernel import Sum as Sum
 from rwkvgraph_codegen.kernel import map_kernel as map_kernel
 from rwkvgraph_codegen.kernel import prelude as prelude
 from rwkvgraph_codegen.kernel import prepare as prepare
-from rwkvgraph_codegen.kernel import reduction as reduction
 from rwkvgraph_codegen.kernel import row_kernel as row_kernel
 from rwkvgraph_codegen.link import Leg as Leg
 from rwkvgraph_codegen.link import can_be_leg as can_be_leg
@@ -28,8 +27,10 @@ from rwkvgraph_codegen.matmul import uses_subgroups as uses_subgroups
 from rwkvgraph_codegen.matmul import workgroup_bytes as workgroup_bytes
 from rwkvgraph_codegen.matmul_shape import MOST_GROUPS as MOST_GROUPS
 from rwkvgraph_codegen.matmul_shape import MOST_HANDED as MOST_HANDED
+from rwkvgraph_codegen.matmul_shape import TEAM_BITS as TEAM_BITS
 from rwkvgraph_codegen.matmul_shape import Shape as Shape
 from rwkvgraph_codegen.matmul_shape import flaw as flaw
+from rwkvgraph_codegen.matmul_share import stage as stage
 from rwkvgraph_codegen.matmul_split import can_keep as can_keep
 from rwkvgraph_codegen.matmul_sums import ADDERS as ADDERS
 from rwkvgraph_codegen.matmul_sums import adders as adders

@@ -296,18 +296,27 @@ def _with_subgroups(name: str, head: Head, folded: str, combine: str) -> str:
             f"    b = subgroupShuffleXor(a, {distance}u);\n    a = select(a, {combine}, {distance}u < width);"
         )
         distance *= 2
+    most = max(1, head.threads // 32)
+    unrolled = [
+        f"    b = shared_sums[first + min({at}u, count - 1u) * {head.shares}u + share];\n"
+        f"    a = select(a, {combine}, {at}u < count);"
+        for at in range(1, most)
+    ]
     return f"""fn {name}(thread: u32, value: V, place: u32) -> f32 {{
     var a = {folded};
     var b = a;
 {chr(10).join(steps)}
     let first = place * {head.threads}u;
     let share = thread % {head.shares}u;
-    if thread % width < {head.shares}u {{
-        shared_sums[first + thread / width * {head.shares}u + share] = a;
+    let bits = firstTrailingBit(width);
+    if (thread & (width - 1u)) < {head.shares}u {{
+        shared_sums[first + (thread >> bits) * {head.shares}u + share] = a;
     }}
     workgroupBarrier();
+    let count = ({head.threads}u + width - 1u) >> bits;
     a = shared_sums[first + share];
-    for (var index = 1u; index < ({head.threads}u + width - 1u) / width; index++) {{
+{chr(10).join(unrolled)}
+    for (var index = {most}u; index < count; index++) {{
         b = shared_sums[first + index * {head.shares}u + share];
         a = {combine};
     }}

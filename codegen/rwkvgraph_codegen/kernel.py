@@ -12,6 +12,9 @@ from rwkvgraph_codegen.source import LOWEST, Parts, Source, assemble, fill
 from rwkvgraph_codegen.statement import Load, Statement, block
 
 MAP_THREADS = 64
+MOST_KEPT = 4
+"""Lanes of a row that a thread keeps while it prepares a product."""
+
 LOWEST_LANES = f"vec4<f32>({LOWEST})"
 
 _MAP = """
@@ -37,8 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let index = group.x + group.y * groups.x;
     let is_inside = index < here.size.x * here.size.y;
     let row = min(index, here.size.x * here.size.y - 1u);
-    let i0 = row / here.size.y;
-    let i1 = row % here.size.y;
+$place
     let n = f32(here.size.z);
 $ahead$phases
     if is_inside {
@@ -86,27 +88,31 @@ def row_kernel(
     dialect: Dialect,
     held: int = 0,
     is_all: bool = False,
+    is_flat: bool = False,
 ) -> Source:
     """A kernel of one workgroup a row.
 
     The phases' reductions one after another, then `body` at every lane. held: lanes of each thread that are
     loaded before all of that, where rows are few; the others follow in a loop. is_all: there are no others.
+    is_flat: the domain's middle is 1, and no time goes into dividing by it.
     """
     statements = tuple(item for phase in phases for item in phase.statements) + tuple(body)
     wide = parts.lanes == 4
     lanes = _Lanes(threads, held, hold(statements) if held else None, is_all)
     texts = "\n".join(_phase(index, phase, lanes, parts) for index, phase in enumerate(phases))
     inputs = ",\n        @builtin(subgroup_size) subgroup: u32" if parts.subgroups else ""
+    place = ("i0 = row", "i1 = 0u") if is_flat else ("i0 = row / here.size.y", "i1 = row % here.size.y")
     main = fill(
         _ROW,
         threads=threads,
         phases=texts,
         subgroup_inputs=inputs,
+        place="\n".join(f"    let {line};" for line in place),
         ahead=lanes.ahead(),
         held=lanes.each(body, [], 2),
         rest=lanes.rest("here.size.w", block(body, 3), 2),
     )
-    helpers = [reduction(kind, threads, parts.subgroups) for kind in sorted(_kinds(phases))]
+    helpers = reductions(phases, threads, parts.subgroups)
     if wide:
         helpers.append(fill(prelude("lanes.wgsl"), elements=_OWN.elements))
     shared = f"var<workgroup> partials: array<vec4<f32>, {threads}>;"
@@ -114,50 +120,74 @@ def row_kernel(
     return assemble(label, replace(parts, statements=statements), text, threads, dialect)
 
 
-def prepare(phases: list[Phase], threads: int, subgroups: bool, row: int) -> str:
+def prepare(phases: list[Phase], threads: int, subgroups: bool, row: int, turns: int) -> str:
     """The function `prepare(thread, subgroup)`: it leaves a row's reductions in variables of each thread.
 
-    row: of the uniform's table, with the row's elements and lanes.
+    row: of the uniform's table, with the row's elements and lanes. turns: lanes of a thread, at most; where
+    they are few they are kept from one reduction to the next.
     """
     parts = Parts((), (), (), 0, 4, subgroups)
     own = _Names(f"here.at[{row}].x", f"here.at[{row}].y", "row_partials", "")
     lanes = _Lanes(threads, 0, None)
+    if turns <= MOST_KEPT:
+        held = hold([item for phase in phases for item in phase.statements])
+        lanes = _Lanes(threads, turns, held, True, own.count)
     texts = [_phase(index, phase, lanes, parts, own) for index, phase in enumerate(phases)]
     sums = [item.name for phase in phases for item in phase.sums]
-    body = "\n".join(["    let i0 = 0u;", "    let i1 = 0u;", f"    let n = f32({own.elements});", *texts])
+    body = [
+        "    let i0 = 0u;",
+        "    let i1 = 0u;",
+        f"    let n = f32({own.elements});",
+        lanes.ahead(),
+        *texts,
+    ]
     given = "thread: u32, subgroup: u32" if subgroups else "thread: u32"
     return "\n".join(
         [
             *(f"var<private> {name}: f32;" for name in sums),
             f"var<workgroup> {own.memory}: array<vec4<f32>, {threads}>;",
-            *(reduction(kind, threads, subgroups, own.memory) for kind in sorted(_kinds(phases))),
+            *reductions(phases, threads, subgroups, own.memory),
             fill(prelude("lanes.wgsl"), elements=own.elements),
-            f"fn prepare({given}) {{\n{body}\n}}",
+            "\n".join([f"fn prepare({given}) {{", *body, "}"]),
         ]
     )
 
 
-def reduction(combine: str, threads: int, subgroups: bool, memory: str = "partials") -> str:
-    """The function `reduce_add` or `reduce_max` over a workgroup of `threads`, a power of two.
+def reductions(phases: list[Phase], threads: int, subgroups: bool, memory: str = "partials") -> list[str]:
+    """The functions over a workgroup of `threads`, a power of two, that the phases call.
 
     memory: the workgroup's array of a `vec4` a thread.
     """
+    kinds = {(phase.sums[0].combine, len(phase.sums) == 1) for phase in phases if phase.sums}
+    return [_reduction(*kind, threads, subgroups, memory) for kind in sorted(kinds)]
+
+
+def _reduction(combine: str, is_one: bool, threads: int, subgroups: bool, memory: str) -> str:
     template = prelude("reduce_subgroup.wgsl" if subgroups else "reduce_tree.wgsl")
-    if combine == "+":
-        holes = {
-            "name": "reduce_add",
-            "combined": "a + b",
-            "start": "vec4<f32>(0.0)",
-            "subgroup": "subgroupAdd",
-        }
-    else:
-        holes = {
-            "name": "reduce_max",
-            "combined": "max(a, b)",
-            "start": LOWEST_LANES,
-            "subgroup": "subgroupMax",
-        }
-    return fill(template, threads=threads, memory=memory, **holes)
+    part, most = ".x" if is_one else "", max(1, threads // 32)
+    combined = "a + b" if combine == "+" else "max(a, b)"
+    unrolled = [
+        f"    b = {memory}[place + min({at}u, count - 1u)]{part};\n"
+        f"    a = select(a, {combined}, {at}u < count);"
+        for at in range(1, most)
+    ]
+    return fill(
+        template,
+        name=_reducer(combine, is_one),
+        type="f32" if is_one else "vec4<f32>",
+        part=part,
+        threads=threads,
+        memory=memory,
+        combined=combined,
+        subgroup="subgroupAdd" if combine == "+" else "subgroupMax",
+        unrolled="\n".join(unrolled),
+        most=most,
+    )
+
+
+def _reducer(combine: str, is_one: bool) -> str:
+    """The name of a function that reduces one value, or up to four."""
+    return ("reduce_add" if combine == "+" else "reduce_max") + ("_one" if is_one else "")
 
 
 def prelude(name: str) -> str:
@@ -165,21 +195,18 @@ def prelude(name: str) -> str:
     return resources.files("rwkvgraph_codegen").joinpath("prelude", name).read_text("utf-8").strip("\n")
 
 
-def _kinds(phases: list[Phase]) -> set[str]:
-    return {item.combine for phase in phases for item in phase.sums}
-
-
 @dataclass(frozen=True)
 class _Lanes:
     """The lanes of a thread that are held, `count` of them, each `threads` from the one before.
 
-    is_all: whether a row has no more.
+    is_all: whether a row has no more. width: the expression for the lanes of a row.
     """
 
     threads: int
     count: int
     held: Held | None
     is_all: bool = False
+    width: str = "here.size.w"
 
     def rest(self, count: str, body: str, depth: int) -> str:
         """The loop over a thread's other lanes, of `count` in a row."""
@@ -196,7 +223,7 @@ class _Lanes:
         lines = [item.text() for item in self.held.common]
         for lane in range(self.count):
             place = f"thread + {self.threads * lane}u" if lane else "thread"
-            lines += [f"let at{lane} = {place};", f"let lane{lane} = min(at{lane}, here.size.w - 1u);"]
+            lines += [f"let at{lane} = {place};", f"let lane{lane} = min(at{lane}, {self.width} - 1u);"]
         for lane in range(self.count):
             lines += [item.text() for item in self.held.lane(f"lane{lane}", f"_lane{lane}")]
         return "\n".join(f"    {line}" for line in lines) + "\n"
@@ -213,7 +240,7 @@ class _Lanes:
                 for item in statements
                 if isinstance(item, Load)
             }
-            lines += [f"{pad}if at{lane} < here.size.w {{", f"{pad}    let i2 = at{lane};"]
+            lines += [f"{pad}if at{lane} < {self.width} {{", f"{pad}    let i2 = at{lane};"]
             lines += [f"{pad}    {item.text()}" for item in rest]
             lines += [f"{pad}    {replaced(line.strip(), new)}" for line in then] + [f"{pad}}}"]
         return "\n".join(lines) + "\n"
@@ -237,20 +264,27 @@ def _phase(index: int, phase: Phase, lanes: _Lanes, parts: Parts, own: _Names = 
     partial, result = f"partial{index}", f"sums{index}"
     add = phase.sums[0].combine == "+"
     fold = ("add_lanes" if add else "max_lanes") if parts.lanes == 4 else ""
-    gather = []
+    gather, is_one = [], len(phase.sums) == 1
     for place, item in enumerate(phase.sums):
-        target = f"{partial}.{'xyzw'[place]}"
+        target = partial if is_one else f"{partial}.{'xyzw'[place]}"
         value = f"{fold}({item.value}, i2)" if fold else item.value
         gather.append(
             f"        {target} = " + (f"{target} + {value};" if add else f"max({target}, {value});")
         )
-    call = f"reduce_{'add' if add else 'max'}(thread, {partial}" + (", subgroup)" if parts.subgroups else ")")
+    given = ["thread", partial]
+    if parts.subgroups:  # two phases in turn, so that none overwrites what others still read
+        given += ["subgroup", f"{index % 2 * (lanes.threads // 2)}u"]
+    start = LOWEST if is_one else LOWEST_LANES
+    if add:
+        start = "0.0" if is_one else "vec4<f32>(0.0)"
     text = fill(
-        _PHASE, partial=partial, result=result, reduce=call,
-        start="vec4<f32>(0.0)" if add else LOWEST_LANES, held=lanes.each(phase.statements, gather, 1),
+        _PHASE, partial=partial, result=result,
+        reduce=f"{_reducer(phase.sums[0].combine, is_one)}({', '.join(given)})",
+        start=start, held=lanes.each(phase.statements, gather, 1),
         rest=lanes.rest(own.count, "\n".join([block(list(phase.statements), 2), *gather]), 1),
     )  # fmt: skip
     lets = [
-        f"    {own.declare}{item.name} = {result}.{'xyzw'[place]};" for place, item in enumerate(phase.sums)
+        f"    {own.declare}{item.name} = {result}{'' if is_one else '.' + 'xyzw'[place]};"
+        for place, item in enumerate(phase.sums)
     ]
     return "\n".join([text, *lets])

@@ -25,6 +25,26 @@ have.
 """
 
 
+def stage(threads: int, at_once: int) -> str:
+    """The function `stage`: it brings `count` lanes of the input from `first` on into workgroup memory.
+
+    at_once: lanes of a thread whose loads are under way together. Of four, the loads of 4,096 columns take a
+    quarter of the time; where each is worked out of several loads, one is enough and more are long code.
+    """
+    step, turns = threads * at_once, range(at_once)
+    lines = [f"    for (var i = thread; i < count; i += {step}u) {{"]
+    lines += [f"        let at{n} = min(i + {threads * n}u, count - 1u);" for n in turns]
+    lines += [f"        let v{n} = input(part, base, first + at{n});" for n in turns]
+    for n in turns:
+        lines += [
+            f"        if i + {threads * n}u < count {{",
+            f"            columns[at{n}] = v{n};",
+            "        }",
+        ]
+    head = "fn stage(part: u32, base: u32, first: u32, count: u32, thread: u32) {"
+    return "\n".join([head, *lines, "    }", "}"])
+
+
 def share(shape: Shape) -> str:
     """The kernel: a thread multiplies `shape.depth` columns of four rows at a time, in blocks of 8."""
     rows, unroll = range(shape.rows), range(shape.depth // BLOCK)

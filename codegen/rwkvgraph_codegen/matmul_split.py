@@ -5,7 +5,7 @@ For one token in several teams, where columns are few, each with rows of its own
 
 from __future__ import annotations
 
-from rwkvgraph_codegen.matmul_shape import Shape, chain, four, head
+from rwkvgraph_codegen.matmul_shape import TEAM_BITS, Shape, chain, four, head
 
 
 def can_keep(shape: Shape, subgroups: bool) -> bool:
@@ -36,10 +36,11 @@ def split(
         out.append(f"    let first_row = (unit - shape.x) * {rows}u;")
     else:
         out += [
-            "    let teams = source.z;",
-            f"    let each = {threads}u / teams;",
-            "    let mine = thread % each;",
-            f"    let first_row = ((unit - shape.x) * teams + thread / each) * {rows}u;",
+            f"    let teams = source.z & {(1 << TEAM_BITS) - 1}u;",
+            f"    let each = source.z >> {TEAM_BITS}u;",
+            f"    let team = thread * teams / {threads}u;",
+            "    let mine = thread - team * each;",
+            f"    let first_row = ((unit - shape.x) * teams + team) * {rows}u;",
         ]
     out += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]
     out += [
@@ -49,7 +50,7 @@ def split(
     out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
     own, each = ("thread", f"{threads}u") if tokens > 1 else ("mine", "each")
     if keeps:
-        result = f"min(((unit - shape.x) * teams + thread % teams) * {rows}u, last_row)"
+        result = f"min(((unit - shape.x) * teams + min(thread, teams - 1u)) * {rows}u, last_row)"
         out.append(f"    let kept = keep(part, min(first_token, last_token), place.z + {result} / 4u);")
     out += _prepared_loop(shape, subgroups, own, each) if prepares else _loop(shape, own, each)
     if subgroups:
@@ -126,6 +127,7 @@ def _reduce_teams(shape: Shape, keeps: bool) -> list[str]:
     groups = range(shape.rows // 4)
     lines = [
         f"    let width = min(subgroup, {min(32, shape.threads)}u);",
+        "    let bits = firstTrailingBit(width);",
         *(f"    var s{q} = {four(q, 0)};" for q in groups),
     ]
     for step in (1, 2, 4, 8, 16):
@@ -134,14 +136,14 @@ def _reduce_teams(shape: Shape, keeps: bool) -> list[str]:
             swapped = f"subgroupShuffleXor(s{q}, {step}u)"
             lines.append(f"    s{q} += select(vec4<f32>(0.0), {swapped}, {step}u < width);")
     lines += [
-        "    if thread % width == 0u {",
-        *(f"        partials[thread / width * {len(groups)}u + {q}u] = s{q};" for q in groups),
+        "    if (thread & (width - 1u)) == 0u {",
+        *(f"        partials[(thread >> bits) * {len(groups)}u + {q}u] = s{q};" for q in groups),
         "    }",
         "    workgroupBarrier();",
         f"    for (var item = thread; item < {len(groups)}u * teams; item += {shape.threads}u) {{",
-        f"        let start = item / {len(groups)}u * (each / width);",
+        f"        let start = item / {len(groups)}u * (each >> bits);",
         "        var total = vec4<f32>(0.0);",
-        "        for (var s = start; s < start + each / width; s++) {",
+        "        for (var s = start; s < start + (each >> bits); s++) {",
         f"            total += partials[s * {len(groups)}u + item % {len(groups)}u];",
         "        }",
         *_finish(shape, "total, kept" if keeps else "total"),

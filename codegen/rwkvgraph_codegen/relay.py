@@ -35,7 +35,7 @@ MEETING_WORDS = 64
 
 _FUNCTION = re.compile(r"^fn (\w+)\(([^)]*)\)( -> [\w<>]+)? \{\n((?:.*\n)*?)\}\n", re.MULTILINE)
 
-_ASKED = ("part_of", "weight", "input", "finish", "prepare")
+_ASKED = ("part_of", "weight", "stage", "finish", "prepare")
 """The functions of a kernel that its engine calls."""
 
 _ASK = """            let next = table[leg * ${words}u + 4u].x;
@@ -167,7 +167,7 @@ def _reached(name: str, bodies: Mapping[str, str]) -> str:
 
 
 def _case(leg: Leg, index: int, threads: int) -> str:
-    given = {**BUILTINS, "workgroup_id": "spot(unit, grid)", "num_workgroups": "grid.xyz"}
+    given = {**BUILTINS, "workgroup_id": "vec3<u32>(unit, 0u, 0u)", "num_workgroups": "grid.xyz"}
     if leg.source.threads != threads:  # several are the same where the kernel's workgroup is smaller
         given["local_invocation_index"] = f"thread % {leg.source.threads}u"
     return fill(_CASE, index=index, number=index, arguments=arguments(leg, given))

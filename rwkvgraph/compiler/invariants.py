@@ -134,8 +134,10 @@ def check_program(fused: Fused, program: Program, limits: Limits) -> None:
             after = variant.after
             if after and (after.source.bindings, after.table) != (variant.source.bindings, variant.table):
                 raise _broken("lower", f"{item!r} has kernels that go on with each other, bound otherwise")
-        if item.variants[-1].max_rows is not None:
-            raise _broken("lower", f"{item!r} has no shader for more than {item.variants[-1].max_rows} rows")
+        last = item.variants[-1]
+        if last.max_rows is not None or last.one_each:
+            most = "one in each slot" if last.one_each else last.max_rows
+            raise _broken("lower", f"{item!r} has no shader for more rows than {most}")
 
 
 def _check_order(stage: str, items: Iterable[TensorOp | Site]) -> None:

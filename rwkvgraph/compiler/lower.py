@@ -10,7 +10,7 @@ from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.lower_inlined import lower_inlined
 from rwkvgraph.compiler.lower_matmul import lower_matmul
 from rwkvgraph.compiler.lower_sample import lower_sample
-from rwkvgraph.compiler.lower_wkv import lower_wkv
+from rwkvgraph.compiler.lower_wkv import has_heads, lower_wkv
 from rwkvgraph.compiler.phases import phases_of, roots_of
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
@@ -150,7 +150,15 @@ def _row(
     turns = -(-domain.count // threads)
     is_all = turns <= held
     source = row_kernel(
-        group.label, parts, phases, statements, threads, target.dialect, min(held, turns), is_all
+        group.label,
+        parts,
+        phases,
+        statements,
+        threads,
+        target.dialect,
+        min(held, turns),
+        is_all,
+        is_flat=domain.middle == 1,
     )
     return writer, source
 
@@ -179,8 +187,18 @@ def _lower_wkv(group: Group, plan: Plan, target: Target) -> Pass:
     assert writer.buffers == list(made.buffers), "only the kernel differs"
     single = Variant(source, (size_row(domain), *writer.table), grid, 1)
     if target.kind == "gpu":
-        made = replace(made, variants=(single, *made.variants))
+        made = replace(made, variants=(single, *_each(made, plan, domain, target), *made.variants))
     return _with_leg(made, single, target)
+
+
+def _each(item: Pass, plan: Plan, domain: Domain, target: Target) -> list[Variant]:
+    """The kernel of a recurrence for runs of one token in each slot, where heads have one."""
+    tuning = tuning_for(target)
+    if not has_heads(item.group):
+        return []
+    writer, source, grid = lower_wkv(item.group, plan, domain, target, tuning.each_threads, is_each=True)
+    assert writer.buffers == list(item.buffers), "only the kernel differs"
+    return [Variant(source, (size_row(domain), *writer.table), grid, one_each=True)]
 
 
 def _parts(writer: Writer, subgroups: bool = False) -> Parts:

@@ -75,10 +75,11 @@ def _lower(
     is_share = shape.family == "share"
     if not is_share and not inputs.can_part:
         return None
+    has_subgroups = is_share or uses_subgroups(shape, target.subgroups)
     texts = [
         *([COLUMNS_ONLY] if domain.inner % BLOCK else []),
         switch("fn weight(part: u32, index: u32) -> vec4<u32>", weights),
-        prepare(phases, shape.threads, is_share or uses_subgroups(shape, target.subgroups), size),
+        prepare(phases, shape.threads, has_subgroups, size, -(-domain.count // shape.threads)),
         _input(inputs, size, is_share, domain.inner % BLOCK != 0),
     ]
     statements += inputs.statements

@@ -50,14 +50,20 @@ SCAN_THREADS = 32
 
 
 def lower_wkv(
-    group: Group, plan: Plan, domain: Domain, target: Target, most_threads: int = 0
+    group: Group,
+    plan: Plan,
+    domain: Domain,
+    target: Target,
+    most_threads: int = 0,
+    is_each: bool = False,
 ) -> tuple[Writer, Source, Grid]:
     """(the writer with buffers and table, the shader, the grid) of a group with a recurrence.
 
-    most_threads: of a workgroup that has a single token, for runs of one.
+    most_threads: of a workgroup that has a single token, for runs of one, or where it `is_each`, of one in
+    each slot.
     """
-    writer = Writer(group, plan.places, domain, is_single=bool(most_threads))
-    (op,) = (op for op in group.ops if isinstance(op, Recurrence))
+    writer = Writer(group, plan.places, domain, is_single=bool(most_threads) and not is_each)
+    op = _recurrence(group)
     slots = Amount.of(op.starts.shape[0])
     if isinstance(op.rule, ScanRule):
         threads, subgroups = min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
@@ -68,11 +74,21 @@ def lower_wkv(
     else:
         head = _single_head(domain, target, most_threads) if most_threads else _head(domain, target)
         threads, subgroups = head.threads, head.is_subgroup or head.swaps
-        main = _heads(writer, op, op.rule, head, target)
+        main = _heads(writer, op, op.rule, head, target, "group.z" if is_each else "0u")
         grid = Grid(Amount(domain.middle), 1, slots)
     functions, statements = tuple(writer.functions.values()), tuple(main.statements)
     parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, subgroups)
     return writer, assemble(group.label, parts, main.text, threads, target.dialect), grid
+
+
+def has_heads(group: Group) -> bool:
+    """Whether the recurrence of a group has a matrix a head."""
+    return isinstance(_recurrence(group).rule, HeadRule)
+
+
+def _recurrence(group: Group) -> Recurrence:
+    (op,) = (op for op in group.ops if isinstance(op, Recurrence))
+    return op
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,10 @@ class _Main:
     statements: tuple[Statement, ...]
 
 
-def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: Target) -> _Main:
+def _heads(
+    writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: Target, only: str = "0u"
+) -> _Main:
+    """only: the token of a workgroup that has one."""
     lanes = _Lanes(writer, head.lane_names, head.shares)
     inputs, split = lanes.before(op)
     lanes.give(op, [f"y{q}" for q in range(len(head.lane_names))] if head.is_subgroup else ["y"])
@@ -95,6 +114,7 @@ def _heads(writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: T
     if head.is_subgroup:
         return _main(writer, op, lanes.statements, split, "head_subgroup.wgsl", text)
     if head.is_single:
+        text["only"] = only
         text["fetch"] = _lines(1, [item.text() for item in (*held.common, *held.lanes)])
         here, split = held.rest(lanes.statements), len(held.rest(lanes.statements[:split]))
         made = _main(writer, op, here, split, "head_single.wgsl", text, depth=1)
@@ -179,9 +199,8 @@ def _check_head(op: Recurrence, head: Head, sums: int, target: Target) -> None:
 def _head(domain: Domain, target: Target) -> Head:
     """How a workgroup shares a head: on a GPU by up to four threads a column, on llvmpipe in one subgroup.
 
-    Eight and 16 threads take as many tokens at a time: a prompt of 1,024 in 6 layers of 2048 gains 6 % by 16,
-    but 32 slots with a token each take 36 and 54 µs a layer instead of 27, 128 take 101 and 182 instead of 68
-    (NVIDIA H200).
+    Eight threads a column take as many tokens at a time, and longer: 32 heads of a prompt of 1,024 tokens
+    1,011 instead of 930 µs, those of 32 slots with 32 each 247 instead of 138 (NVIDIA H200).
     """
     size, columns = domain.inner, domain.inner // domain.lanes
     if target.lanes == 8 and domain.lanes == LANES and size in (32, 64):
@@ -196,7 +215,11 @@ def _head(domain: Domain, target: Target) -> Head:
 
 
 def _single_head(domain: Domain, target: Target, threads: int) -> Head:
-    """How a workgroup of so many threads shares a head for a single token: few rows each, few registers."""
+    """How a workgroup of so many threads shares a head for a single token: few rows each, few registers.
+
+    Of several slots with a token each, 64 threads are as fast as 256 where they are 8, and faster where they
+    are more: 55 instead of 93 µs for 32 heads of 128 slots (NVIDIA H200; many tokens at a time: 68).
+    """
     head = _head(domain, target)
     if head.is_subgroup:
         return head

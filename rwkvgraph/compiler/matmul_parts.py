@@ -13,7 +13,7 @@ from rwkvgraph.op import Buffer, Tensor, TensorOp
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.quant import BLOCK
 from rwkvgraph.view import LANES, resolve
-from rwkvgraph_codegen import Shape, Statement, hold
+from rwkvgraph_codegen import TEAM_BITS, Shape, Statement, hold
 
 WORDS = 3
 """Rows of the uniform's table that each part takes: its shape, its weights' place, its input's place."""
@@ -43,11 +43,11 @@ class Part:
 
 
 def set_units(writer: Writer, parts: Sequence[Part], shape: Shape) -> int:
-    """Write where each part's workgroups start, and in how many teams they are; gives their number."""
+    """Write where each part's workgroups start, their teams and the threads of one; gives their number."""
     teams = [shape.teams_for(part.columns) for part in parts]
     rows = [shape.group_rows * count for count in teams]
     units = [-(-part.rows // each) for part, each in zip(parts, rows, strict=True)]
-    return _set_starts(writer, units, teams)
+    return _set_starts(writer, units, [count | shape.threads // count << TEAM_BITS for count in teams])
 
 
 def _set_starts(writer: Writer, units: Sequence[int], words: Sequence[int]) -> int:
@@ -62,9 +62,9 @@ def _set_starts(writer: Writer, units: Sequence[int], words: Sequence[int]) -> i
 
 
 def set_shares(writer: Writer, parts: Sequence[Part], workgroups: int) -> int:
-    """Write which workgroups each part has, of as many as run at once; gives their number.
+    """Write which workgroups each part has, of as many as run at once, and their quads; gives the number.
 
-    Each has at least one, and the next goes to the part whose workgroups have the most to do.
+    Each part has at least one, and the next goes to the part whose workgroups have the most to do.
     """
     quads = [-(-part.rows // LANES) for part in parts]
     work = [-(-part.columns // BLOCK) + QUAD_BLOCKS for part in parts]
@@ -73,7 +73,9 @@ def set_shares(writer: Writer, parts: Sequence[Part], workgroups: int) -> int:
         index = max(range(len(parts)), key=lambda at: -(-quads[at] // shares[at]) * work[at])
         if shares[index] < quads[index]:
             shares[index] += 1
-    return _set_starts(writer, shares, shares)
+    each = [-(-count // own) for count, own in zip(quads, shares, strict=True)]
+    used = [-(-count // own) for count, own in zip(quads, each, strict=True)]
+    return _set_starts(writer, used, each)
 
 
 def weight_of(writer: Writer, part: Part) -> str:

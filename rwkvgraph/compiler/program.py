@@ -95,8 +95,9 @@ NO_ROW: Row = (Amount(), Amount(), Amount(), Amount())
 class Variant:
     """One kernel that can run a pass: its shader, its uniform's rows (the first is `size`), its grid.
 
-    max_rows: the most rows it is chosen for; None for any number. after: the kernel that goes on with what
-    this one leaves, of the same bindings and table.
+    max_rows: the most rows it is chosen for; None for any number. one_each: whether only where every slot, of
+    which its grid is as deep, has a single row. after: the kernel that goes on with what this one leaves, of
+    the same bindings and table.
     """
 
     source: Source
@@ -104,6 +105,13 @@ class Variant:
     grid: Grid
     max_rows: int | None = None
     after: Variant | None = None
+    one_each: bool = False
+
+    def takes(self, rows: int, sizes: Sizes) -> bool:
+        """Whether it can run a pass of so many rows."""
+        if self.one_each and rows != self.grid.deep.at(sizes):
+            return False
+        return self.max_rows is None or rows <= self.max_rows
 
     @property
     def kernels(self) -> tuple[Variant, ...]:
@@ -176,9 +184,9 @@ class Pass:
         return bool(self.rows.at(sizes)) and all(sizes[dim] for dim in self.needs)
 
     def variant(self, sizes: Sizes) -> Variant:
-        """The kernel for a run: the first whose `max_rows` allows it."""
+        """The kernel for a run: the first that takes so many rows."""
         rows = self.rows.at(sizes)
-        return next(item for item in self.variants if item.max_rows is None or rows <= item.max_rows)
+        return next(item for item in self.variants if item.takes(rows, sizes))
 
     def bound(self, variant: Variant) -> tuple[Buffer | Slot, ...]:
         """What one of its kernels binds: some have no use for the last of them."""

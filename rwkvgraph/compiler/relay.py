@@ -267,6 +267,7 @@ def _table(
     own: list[Row] = []
     for at, (step, leg, start) in enumerate(zip(steps, legs, starts_of(legs), strict=False)):
         x, y, z = step.variant.grid.at(ONE, target.limits.max_workgroups_per_dimension)
+        assert y == z == 1, "a single row has fewer workgroups than a dimension may"
         kind = bool(leg.source.engine), start + 1, step.is_beside, _is_followed(steps, at)
         soon = at + kind[3]
         shares = steps[soon].variant.grid.items.constant if legs[soon].source.engine else 0

@@ -26,9 +26,9 @@ from rwkvgraph_codegen import (
     map_kernel,
     matmul_main,
     number,
-    reduction,
     row_kernel,
 )
+from rwkvgraph_codegen.kernel import reductions
 
 Golden = Callable[[str, str], None]
 X, VECTOR, OUT = Binding(1, "f32", False, True), Binding(2, "f16", False, True), Binding(3, "f32", True, True)
@@ -120,12 +120,15 @@ def test_an_entry_point_that_adds_up(golden: Golden) -> None:
 
 @pytest.mark.parametrize("subgroups", [False, True])
 @pytest.mark.parametrize("combine", ["+", "max"])
-def test_reductions_start_from_what_changes_nothing(combine: str, subgroups: bool) -> None:
-    text = reduction(combine, 64, subgroups)
-    assert ("subgroup" in text) == subgroups
-    if subgroups:
-        assert ("vec4<f32>(0.0)" if combine == "+" else "-0x1.fffffep+127f") in text
-    assert text.count("workgroupBarrier") >= 2
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_single_reduction_moves_single_numbers(combine: str, count: int, subgroups: bool) -> None:
+    sums = tuple(Sum(f"total_{at}", f"v{at}", combine) for at in range(count))
+    (text,) = reductions([Phase((), sums)], 64, subgroups)
+    name = ("reduce_add" if combine == "+" else "reduce_max") + ("_one" if count == 1 else "")
+    kind = "f32" if count == 1 else "vec4<f32>"
+    assert text.startswith(f"fn {name}(thread: u32, value: {kind}")
+    assert ("subgroupAdd" in text or "subgroupMax" in text) == subgroups
+    assert text.count("workgroupBarrier") == (1 if subgroups else 3)
 
 
 def test_only_accessors_that_are_used_are_written() -> None:

@@ -1,4 +1,4 @@
-// The recurrence of one head for a single token. A lane of the head's columns (values) belongs to $shares threads
+// The recurrence of one head of one slot for a single token. A lane of the head's columns (values) belongs to $shares threads
 // side by side, each of which holds $each of its rows (keys) in registers. All of them prepare the token and finish
 // it, so that all they load is under way at once; what its rows and columns need goes round through workgroup memory.
 var<workgroup> numbers: array<vec4<f32>, $size>;
@@ -10,14 +10,14 @@ $sum_shares
 @compute @workgroup_size($threads)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32$inputs) {
 $set_up
-    let i0 = 0u;
+    let i0 = $only;
     let i1 = group.x;
     let i2 = thread / ${shares}u;
     let share = thread % ${shares}u;
     let is_mine = share == 0u;
     let first = share * ${each}u;
     let n = f32(${size});
-    let cursor = load_cursor(0u);
+    let cursor = load_cursor(i0);
 $fetch
     let place = here.at[$state];
     let column = place.x + cursor.x * place.y + i1 * ${size}u + i2 * ${lanes}u + first * place.z;

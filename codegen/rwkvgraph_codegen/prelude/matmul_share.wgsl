@@ -7,9 +7,9 @@ struct Share {
 fn share_of(unit: u32) -> Share {
     let part = part_of(unit);
     let shape = here.at[part * 3u];
-    let shares = here.at[part * 3u + 2u].z;
-    let quads = (shape.y + 3u) / 4u;
-    return Share(part, quads * (unit - shape.x) / shares, quads * (unit - shape.x + 1u) / shares);
+    let each = here.at[part * 3u + 2u].z;
+    let first = (unit - shape.x) * each;
+    return Share(part, first, min(first + each, (shape.y + 3u) / 4u));
 }
 // Asks for the first weights of a share, so that the caches have them by the time they are multiplied: for one
 // word of each 32 bytes, which is what memory gives.
@@ -29,33 +29,33 @@ fn work(unit: u32, thread: u32, subgroup: u32, lane: u32) {
     let part = share.part;
     let shape = here.at[part * 3u];
     let place = here.at[part * 3u + 1u];
-    let base = here.at[part * 3u + 2u].x / 4u;
+    let source = here.at[part * 3u + 2u];
+    let base = source.x / 4u;
+    // 1 << bits subgroups share the columns of a quad.
+    let size = firstTrailingBit(subgroup);
+    let most = firstLeadingBit(min(${threads}u, ${chunk}u / ${unroll}u) >> size);
+    let bits = most - min(most, 32u - countLeadingZeros(source.z - 1u));
     let last_row = shape.y - 1u;
-    let mine = thread / subgroup;
-    // So many subgroups share the columns of a quad.
-    let most = min(${threads}u / subgroup, ${chunk}u / (${unroll}u * subgroup));
-    var split = 1u;
-    for (; split * 2u * max(share.end - share.first, 1u) <= most; split *= 2u) {
-    }
-    let quads = ${threads}u / subgroup / split;
-    let piece = mine % split;
+    let mine = thread >> size;
+    let split = 1u << bits;
+    let quads = ${threads}u >> (size + bits);
+    let piece = mine & (split - 1u);
+    let row = mine >> bits;
     let stride = split * ${unroll}u * subgroup;
-    let nearest = min(share.first + mine / split, max(share.end, 1u) - 1u);
+    let nearest = min(share.first + row, max(share.end, 1u) - 1u);
     let k = piece * ${unroll}u * subgroup + lane;
     let last = shape.z - 1u;
 $loads
     prepare(thread, subgroup);
     for (var start = share.first; start < share.end; start += quads) {
-        let quad = min(start + mine / split, share.end - 1u);
-        let is_mine = start + mine / split < share.end;
+        let quad = min(start + row, share.end - 1u);
+        let is_mine = start + row < share.end;
 $zeros
         for (var chunk = 0u; chunk < shape.z; chunk += ${chunk}u) {
             let end = min(chunk + ${chunk}u, shape.z);
             if start == share.first || shape.z > ${chunk}u {
                 workgroupBarrier(); // others may still read the columns before
-                for (var i = thread; i < 2u * (end - chunk); i += ${threads}u) {
-                    columns[i] = input(part, base, 2u * chunk + i);
-                }
+                stage(part, base, 2u * chunk, 2u * (end - chunk), thread);
                 workgroupBarrier();
             }
             for (var k0 = chunk + piece * ${unroll}u * subgroup; k0 < end; k0 += stride) {

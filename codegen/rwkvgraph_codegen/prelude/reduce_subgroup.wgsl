@@ -1,13 +1,17 @@
-fn $name(thread: u32, value: vec4<f32>, subgroup: u32) -> vec4<f32> {
+fn $name(thread: u32, value: $type, subgroup: u32, place: u32) -> $type {
     let mine = $subgroup(value);
-    workgroupBarrier(); // the threads may still read the sums of the phase before
-    if thread % subgroup == 0u {
-        $memory[thread / subgroup] = mine;
+    let bits = firstTrailingBit(subgroup);
+    if (thread & (subgroup - 1u)) == 0u {
+        $memory[place + (thread >> bits)]$part = mine;
     }
     workgroupBarrier();
-    var a = $start;
-    for (var index = 0u; index < (${threads}u + subgroup - 1u) / subgroup; index++) {
-        let b = $memory[index];
+    // All of them are loaded at once, where subgroups have 32 threads or more.
+    let count = (${threads}u + subgroup - 1u) >> bits;
+    var a = $memory[place]$part;
+    var b = a;
+$unrolled
+    for (var index = ${most}u; index < count; index++) {
+        b = $memory[place + index]$part;
         a = $combined;
     }
     return a;

@@ -1,14 +1,14 @@
-fn $name(thread: u32, value: vec4<f32>) -> vec4<f32> {
+fn $name(thread: u32, value: $type) -> $type {
     workgroupBarrier(); // the threads may still read the sums of the phase before
-    $memory[thread] = value;
+    $memory[thread]$part = value;
     workgroupBarrier();
     for (var step = ${threads}u / 2u; step > 0u; step /= 2u) {
         if thread < step {
-            let a = $memory[thread];
-            let b = $memory[thread + step];
-            $memory[thread] = $combined;
+            let a = $memory[thread]$part;
+            let b = $memory[thread + step]$part;
+            $memory[thread]$part = $combined;
         }
         workgroupBarrier();
     }
-    return $memory[0];
+    return $memory[0]$part;
 }

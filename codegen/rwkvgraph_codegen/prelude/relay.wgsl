@@ -40,10 +40,6 @@ fn begin_lap(thread: u32) {
     }
     workgroupBarrier();
 }
-fn spot(unit: u32, grid: vec4<u32>) -> vec3<u32> {
-    return vec3<u32>(unit % grid.x, unit / grid.x % grid.y, unit / (grid.x * grid.y));
-}
-
 @compute @workgroup_size($threads)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) thread: u32, @builtin(subgroup_size) subgroup: u32,
@@ -58,17 +54,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         goal = before - before % groups.x;
     }
     let legs = table[0].y;
-    let turns = legs * table[0].w;
-    for (var turn = 0u; turn < turns; turn++) {
-        let leg = turn % legs;
+    let laps = table[0].w;
+    var lap = 0u;
+    var leg = 0u;
+    for (var turn = 0u; turn < legs * laps; turn++) {
+        if turn != 0u {
+            leg++;
+            lap += u32(leg == legs);
+            leg = select(leg, 0u, leg == legs);
+        }
         let meets = turn != 0u && table[leg * ${words}u + 2u].z == 0u;
         if meets {
             arrive(thread);
             if leg == 0u {
                 begin_lap(thread);
             }
-            if leg == table[0].z && turn + legs < turns {
-                read_lap(thread, turn / legs + 1u);
+            if leg == table[0].z && lap + 1u < laps {
+                read_lap(thread, lap + 1u);
             }
 $ask
             goal += groups.x;
@@ -76,7 +78,7 @@ $ask
         }
         let kind = table[leg * ${words}u + 2u];
         let grid = table[leg * ${words}u + 1u];
-        let own = (group.x + kind.w) % groups.x;
+        let own = select(group.x + kind.w, 0u, group.x + kind.w == groups.x);
 $now
 $idle
         switch leg {

@@ -20,10 +20,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let last_row = shape.y - 1u;
     let last_token = here.size.x - 1u;
     let first_token = group.x * 1u;
-    let teams = source.z;
-    let each = 64u / teams;
-    let mine = thread % each;
-    let first_row = ((unit - shape.x) * teams + thread / each) * 4u;
+    let teams = source.z & 65535u;
+    let each = source.z >> 16u;
+    let team = thread * teams / 64u;
+    let mine = thread - team * each;
+    let first_row = ((unit - shape.x) * teams + team) * 4u;
     let row0 = place.x + min(first_row + 0u, last_row) * place.y;
     let row1 = place.x + min(first_row + 1u, last_row) * place.y;
     let row2 = place.x + min(first_row + 2u, last_row) * place.y;

@@ -31,19 +31,19 @@ fn reduce_add(thread: u32, value: vec4<f32>) -> vec4<f32> {
     }
     return partials[0];
 }
-fn reduce_max(thread: u32, value: vec4<f32>) -> vec4<f32> {
+fn reduce_max_one(thread: u32, value: f32) -> f32 {
     workgroupBarrier(); // the threads may still read the sums of the phase before
-    partials[thread] = value;
+    partials[thread].x = value;
     workgroupBarrier();
     for (var step = 64u / 2u; step > 0u; step /= 2u) {
         if thread < step {
-            let a = partials[thread];
-            let b = partials[thread + step];
-            partials[thread] = max(a, b);
+            let a = partials[thread].x;
+            let b = partials[thread + step].x;
+            partials[thread].x = max(a, b);
         }
         workgroupBarrier();
     }
-    return partials[0];
+    return partials[0].x;
 }
 // Lanes of a row beyond its n elements are padding: they count for nothing.
 fn add_lanes(value: vec4<f32>, i2: u32) -> f32 {
@@ -65,13 +65,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let i0 = row / here.size.y;
     let i1 = row % here.size.y;
     let n = f32(here.size.z);
-    var partial0 = vec4<f32>(-0x1.fffffep+127f);
+    var partial0 = -0x1.fffffep+127f;
     for (var i2 = thread; i2 < here.size.w; i2 += 64u) {
         let v0 = load_b1_lane(here.at[0], i0, i1, i2);
-        partial0.x = max(partial0.x, max_lanes(v0, i2));
+        partial0 = max(partial0, max_lanes(v0, i2));
     }
-    let sums0 = reduce_max(thread, partial0);
-    let top = sums0.x;
+    let sums0 = reduce_max_one(thread, partial0);
+    let top = sums0;
     var partial1 = vec4<f32>(0.0);
     for (var i2 = thread; i2 < here.size.w; i2 += 64u) {
         let v0 = load_b1_lane(here.at[0], i0, i1, i2);

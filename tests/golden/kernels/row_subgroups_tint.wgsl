@@ -19,30 +19,40 @@ fn op_share(x: V, top: f32, total: f32) -> V {
     return (x - V(top)) / V(total);
 }
 var<workgroup> partials: array<vec4<f32>, 64>;
-fn reduce_add(thread: u32, value: vec4<f32>, subgroup: u32) -> vec4<f32> {
+fn reduce_add(thread: u32, value: vec4<f32>, subgroup: u32, place: u32) -> vec4<f32> {
     let mine = subgroupAdd(value);
-    workgroupBarrier(); // the threads may still read the sums of the phase before
-    if thread % subgroup == 0u {
-        partials[thread / subgroup] = mine;
+    let bits = firstTrailingBit(subgroup);
+    if (thread & (subgroup - 1u)) == 0u {
+        partials[place + (thread >> bits)] = mine;
     }
     workgroupBarrier();
-    var a = vec4<f32>(0.0);
-    for (var index = 0u; index < (64u + subgroup - 1u) / subgroup; index++) {
-        let b = partials[index];
+    // All of them are loaded at once, where subgroups have 32 threads or more.
+    let count = (64u + subgroup - 1u) >> bits;
+    var a = partials[place];
+    var b = a;
+    b = partials[place + min(1u, count - 1u)];
+    a = select(a, a + b, 1u < count);
+    for (var index = 2u; index < count; index++) {
+        b = partials[place + index];
         a = a + b;
     }
     return a;
 }
-fn reduce_max(thread: u32, value: vec4<f32>, subgroup: u32) -> vec4<f32> {
+fn reduce_max_one(thread: u32, value: f32, subgroup: u32, place: u32) -> f32 {
     let mine = subgroupMax(value);
-    workgroupBarrier(); // the threads may still read the sums of the phase before
-    if thread % subgroup == 0u {
-        partials[thread / subgroup] = mine;
+    let bits = firstTrailingBit(subgroup);
+    if (thread & (subgroup - 1u)) == 0u {
+        partials[place + (thread >> bits)].x = mine;
     }
     workgroupBarrier();
-    var a = vec4<f32>(-0x1.fffffep+127f);
-    for (var index = 0u; index < (64u + subgroup - 1u) / subgroup; index++) {
-        let b = partials[index];
+    // All of them are loaded at once, where subgroups have 32 threads or more.
+    let count = (64u + subgroup - 1u) >> bits;
+    var a = partials[place].x;
+    var b = a;
+    b = partials[place + min(1u, count - 1u)].x;
+    a = select(a, max(a, b), 1u < count);
+    for (var index = 2u; index < count; index++) {
+        b = partials[place + index].x;
         a = max(a, b);
     }
     return a;
@@ -68,20 +78,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let i0 = row / here.size.y;
     let i1 = row % here.size.y;
     let n = f32(here.size.z);
-    var partial0 = vec4<f32>(-0x1.fffffep+127f);
+    var partial0 = -0x1.fffffep+127f;
     for (var i2 = thread; i2 < here.size.w; i2 += 64u) {
         let v0 = load_b1_lane(here.at[0], i0, i1, i2);
-        partial0.x = max(partial0.x, max_lanes(v0, i2));
+        partial0 = max(partial0, max_lanes(v0, i2));
     }
-    let sums0 = reduce_max(thread, partial0, subgroup);
-    let top = sums0.x;
+    let sums0 = reduce_max_one(thread, partial0, subgroup, 0u);
+    let top = sums0;
     var partial1 = vec4<f32>(0.0);
     for (var i2 = thread; i2 < here.size.w; i2 += 64u) {
         let v0 = load_b1_lane(here.at[0], i0, i1, i2);
         partial1.x = partial1.x + add_lanes(v0, i2);
         partial1.y = partial1.y + add_lanes(v0, i2);
     }
-    let sums1 = reduce_add(thread, partial1, subgroup);
+    let sums1 = reduce_add(thread, partial1, subgroup, 32u);
     let total = sums1.x;
     let again = sums1.y;
     if is_inside {

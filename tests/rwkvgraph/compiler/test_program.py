@@ -10,7 +10,7 @@ from rwkvgraph.errors import CompileError
 from rwkvgraph.graph import Graph
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
-from rwkvgraph.view import B, N, O, T
+from rwkvgraph.view import B, E, N, O, T
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 
 TARGETS = [
@@ -43,6 +43,19 @@ def test_sites_that_nothing_hooks_leave_every_shader_as_it_is(target: Target) ->
         assert [variant.source.text for variant in a.variants] == [
             variant.source.text for variant in b.variants
         ]
+
+
+def test_a_token_in_each_slot_has_a_kernel_that_takes_no_second() -> None:
+    target = Target(Limits.webgpu_default(), NAGA, True, "gpu")
+    program = compile(model(2, 32).graph, None, target)
+    item = next(item for item in program.passes if item.group.kind == "wkv")
+    one, each, many = item.variants
+    sizes = {T: 4, O: 1, N: 4, B: 9, E: 1}
+    assert (one.max_rows, each.one_each, many.one_each) == (1, True, False)
+    assert item.variant(sizes | {T: 1, N: 1}) is one
+    assert item.variant(sizes) is each
+    assert item.variant(sizes | {T: 5}) is item.variant(sizes | {N: 1}) is many
+    assert each.grid.at(sizes, 65535) == (2, 1, 4), "a workgroup a head and slot"
 
 
 @pytest.mark.parametrize("target", TARGETS[:4], ids=str)  # the other dialect differs by a line

@@ -221,6 +221,11 @@ def test_workgroups_of_a_relay_are_shared_out_by_rows_and_columns() -> None:
     compiled = program("v7")
     item = next(p for p in compiled.passes_of(1) if p.label.startswith("matmul×7"))
     assert item.leg is not None
-    shares = [item.leg.table[1 + 3 * part + 2][2].constant for part in range(7)]
-    assert sum(shares) <= NVIDIA.resident
+    table, units = item.leg.table, item.leg.grid.items.constant
+    firsts = [table[1 + 3 * part][0].constant for part in range(7)]
+    shares = [after - first for first, after in zip(firsts, [*firsts[1:], units], strict=True)]
+    assert units <= NVIDIA.resident
     assert min(shares[:3]) > max(shares[3:])
+    for part, count in enumerate(shares):
+        quads, each = table[1 + 3 * part][1].constant // 4, table[1 + 3 * part + 2][2].constant
+        assert (count - 1) * each < quads <= count * each
