@@ -7,11 +7,11 @@ from rwkvgraph_codegen.binding import Mode as Mode
 from rwkvgraph_codegen.dialect import NAGA as NAGA
 from rwkvgraph_codegen.dialect import TINT as TINT
 from rwkvgraph_codegen.dialect import Dialect as Dialect
-from rwkvgraph_codegen.head import Head as Head
 from rwkvgraph_codegen.head import HeadRule as HeadRule
 from rwkvgraph_codegen.head import ScanRule as ScanRule
 from rwkvgraph_codegen.head import head_text as head_text
 from rwkvgraph_codegen.head import scan_text as scan_text
+from rwkvgraph_codegen.head_sums import Head as Head
 from rwkvgraph_codegen.held import hold as hold
 from rwkvgraph_codegen.kernel import Phase as Phase
 from rwkvgraph_codegen.kernel import Sum as Sum

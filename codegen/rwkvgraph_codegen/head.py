@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 
+from rwkvgraph_codegen.head_sums import Head, reductions_of, sum_shares
+
 Lanes = Mapping[str, list[str]]
 """The variables of each operand: one for each lane that a thread has."""
 
@@ -34,66 +36,6 @@ class ScanRule:
 
     rows: int
     step: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Head:
-    """How a workgroup shares a head of `size` rows and columns.
-
-    lanes: columns a thread (4 or 1). shares: threads for the rows of a column.
-    A subgroup form (`is_subgroup`) has one subgroup of 8 threads a workgroup, with `columns / 8` lanes each.
-    is_wide: subgroups have at least 16 threads. is_single: there is one token, which all shares prepare.
-    """
-
-    size: int
-    lanes: int
-    shares: int
-    subgroups: bool
-    is_subgroup: bool = False
-    is_wide: bool = False
-    is_single: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that go round through workgroup memory at a time."""
-        return 1 if self.is_single else self.shares
-
-    @property
-    def columns(self) -> int:
-        """Threads that together hold one row."""
-        return self.size // self.lanes
-
-    @property
-    def threads(self) -> int:
-        """Threads of a workgroup."""
-        return 8 if self.is_subgroup else self.columns * self.shares
-
-    @property
-    def lane_names(self) -> list[str]:
-        """The variables with a thread's lanes."""
-        return [f"i2_{q}" for q in range(self.columns // 8)] if self.is_subgroup else ["i2"]
-
-    def memory(self, sums: int) -> int:
-        """Bytes of workgroup memory: six numbers a row for each token, `sums` and two lanes a thread."""
-        if self.is_subgroup:
-            return 0
-        exchanged = 0 if self.swaps else 2 * self.lanes * self.threads
-        return 4 * (6 * self.tokens * self.size + sums * self.threads + exchanged)
-
-    @property
-    def swaps(self) -> bool:
-        """Whether threads sum within their subgroup, not through workgroup memory alone.
-
-        Only where both counts are powers of two is the thread that one swaps with always there; more than
-        four shares only where subgroups are known to be that large.
-        """
-        is_power = self.columns & (self.columns - 1) == 0
-        return self.subgroups and self.shares in (2, 4, *((8, 16) if self.is_wide else ())) and is_power
-
-    @property
-    def each(self) -> int:
-        """Rows a thread holds."""
-        return self.size // self.shares
 
 
 def head_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes, sums: int) -> dict[str, object]:
@@ -143,8 +85,8 @@ def _workgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> d
     lines["hand_out"] = _hand_out(head, rule, own, taken)
     sizes: dict[str, object] = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
     sizes |= {"threads": head.threads, "each": head.each, "turn": "1u" if rule.look else "token % 2u"}
-    texts = {"shared": _shared(head, rule, taken), "sum_shares": _sum_shares(head)}
-    return {**_indented(lines, head.is_single), **sizes, **texts, **_reductions(head)}
+    texts = {"shared": _shared(head, rule, taken), "sum_shares": sum_shares(head)}
+    return {**_indented(lines, head.is_single), **sizes, **texts, **reductions_of(head)}
 
 
 def _taken(rule: HeadRule, inputs: Lanes) -> list[str]:
@@ -231,110 +173,3 @@ def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str], taken: Seque
     if head.is_single:
         writes = ["if is_mine {", *(f"    {line}" for line in writes), "}"]
     return lines + writes
-
-
-def _sum_shares(head: Head) -> str:
-    """`sum_shares(thread, value, turn)`: over the threads of a column.
-
-    Two calls in a row take turns 0 and 1, so that nobody overwrites what others still read.
-    """
-    shared = ""
-    if head.shares == 1:
-        lines = ["return value;"]
-    elif head.swaps:
-        lines = ["var sum = value;"]
-        steps = (1, 2, 4, 8)[: head.shares.bit_length() - 1]
-        lines += [f"sum += subgroupShuffleXor(sum, {step}u);" for step in steps]
-        lines.append("return sum;")
-    else:
-        shared = f"var<workgroup> exchanged: array<V, 2 * {head.threads}>;\n"
-        parts = [f"exchanged[at + {index}u]" for index in range(head.shares)]
-        lines = [
-            f"exchanged[turn * {head.threads}u + thread] = value;",
-            "workgroupBarrier();",
-            f"let at = turn * {head.threads}u + thread / {head.shares}u * {head.shares}u;",
-            f"return {' + '.join(parts)};",
-        ]
-    body = "\n".join(f"    {line}" for line in lines)
-    return f"{shared}fn sum_shares(thread: u32, value: V, turn: u32) -> V {{\n{body}\n}}"
-
-
-def _reductions(head: Head) -> dict[str, str]:
-    """`reduce_head(thread, value, place)` and `reduce_head_max`: over the columns of a thread's own token.
-
-    place: which of a token's reductions it is. Also the entry point's inputs and first line that they need.
-    """
-    make = _with_subgroups if head.swaps else _without_subgroups
-    fold = ("dot(value, V(1.0))", "max(max(value.x, value.y), max(value.z, value.w))")
-    folded = fold if head.lanes == 4 else ("value", "value")
-    pair = [
-        make("reduce_head", head, folded[0], "a + b"),
-        make("reduce_head_max", head, folded[1], "max(a, b)"),
-    ]
-    if not head.swaps:
-        return {"reduce": "\n".join(pair), "inputs": "", "set_up": ""}
-    return {
-        "reduce": "\n".join(["var<private> width: u32;", *pair]),
-        "inputs": ", @builtin(subgroup_size) subgroup: u32",
-        "set_up": "    width = subgroup;",
-    }
-
-
-MOST_SUBGROUP = 128
-"""Threads of a subgroup, at most (WebGPU specification, on GPUAdapterInfo): Tint refuses to swap further."""
-
-
-def _with_subgroups(name: str, head: Head, folded: str, combine: str) -> str:
-    """Threads swap within their subgroup what the columns have; then each takes the subgroups' results.
-
-    A swap reaches as far as the smaller of subgroup and workgroup, so it is left out where that ends.
-    """
-    steps = []
-    distance = head.shares
-    while distance < min(head.threads, MOST_SUBGROUP):
-        steps.append(
-            f"    b = subgroupShuffleXor(a, {distance}u);\n    a = select(a, {combine}, {distance}u < width);"
-        )
-        distance *= 2
-    most = max(1, head.threads // 32)
-    unrolled = [
-        f"    b = shared_sums[first + min({at}u, count - 1u) * {head.shares}u + share];\n"
-        f"    a = select(a, {combine}, {at}u < count);"
-        for at in range(1, most)
-    ]
-    return f"""fn {name}(thread: u32, value: V, place: u32) -> f32 {{
-    var a = {folded};
-    var b = a;
-{chr(10).join(steps)}
-    let first = place * {head.threads}u;
-    let share = thread % {head.shares}u;
-    let bits = firstTrailingBit(width);
-    if (thread & (width - 1u)) < {head.shares}u {{
-        shared_sums[first + (thread >> bits) * {head.shares}u + share] = a;
-    }}
-    workgroupBarrier();
-    let count = ({head.threads}u + width - 1u) >> bits;
-    a = shared_sums[first + share];
-{chr(10).join(unrolled)}
-    for (var index = {most}u; index < count; index++) {{
-        b = shared_sums[first + index * {head.shares}u + share];
-        a = {combine};
-    }}
-    return a;
-}}"""
-
-
-def _without_subgroups(name: str, head: Head, folded: str, combine: str) -> str:
-    """Every thread reduces all values: heads are not always a power of two, and this needs one barrier."""
-    return f"""fn {name}(thread: u32, value: V, place: u32) -> f32 {{
-    let first = place * {head.threads}u;
-    let share = thread % {head.shares}u;
-    shared_sums[first + thread] = {folded};
-    workgroupBarrier();
-    var a = shared_sums[first + share];
-    for (var index = 1u; index < {head.columns}u; index++) {{
-        let b = shared_sums[first + index * {head.shares}u + share];
-        a = {combine};
-    }}
-    return a;
-}}"""

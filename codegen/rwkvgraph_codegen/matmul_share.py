@@ -3,6 +3,13 @@
 For relays: what a workgroup reads of its matrix does not depend on the passes before, so it brings the first
 weights into the cache while it waits for the other workgroups (`ask`). Loads whose values are used after the
 wait would do nothing: drivers move them to where they are used.
+
+Between a wait and the first product stands a chain of single instructions, which nothing hides: without
+weights, inputs and sums a layer of 1024 still takes 19 of its 34 µs (NVIDIA H200), of which its six meetings
+are 7.6. So nothing divides by a number that no compiler knows. Working the share out before the wait takes
+1 µs longer a leg than after it, as the subgroup that looks at the counter then begins later. Loads of the row
+to multiply, or of what its result is added to, ahead of the weights change nothing; nor do more columns at a
+time, which are longer code, or the columns of even and odd lanes apart, to spare banks.
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from rwkvgraph.compiler.program import Amount, Pass, Relay, Row
+from rwkvgraph.compiler.program import Pass, Relay
 from rwkvgraph.compiler.relay import fits, pair_of, relay_of
 from rwkvgraph.compiler.target import Target
+from rwkvgraph.compiler.variant import Amount, Row
 from rwkvgraph.compiler.writer import home_of
 from rwkvgraph.op import Buffer
 from rwkvgraph.view import B, row_width
@@ -21,9 +22,9 @@ from rwkvgraph.view import B, row_width
 FEWEST = 4
 """Passes that are worth a relay, maps aside.
 
-NVIDIA H200, RWKV-7, microseconds a token with relays of all passes, and with pairs alone: 473 and 530 for
-12 layers of 768, 966 and 987 for 24 of 1024. 24 layers of 2048: 1,706 with matrices of up to 32 MiB in them
-and 512 threads a workgroup, 1,530 with pairs.
+NVIDIA H200, RWKV-7, microseconds a token with relays of all passes, and with pairs alone: 410 and 446 for
+12 layers of 768, 858 and 928 for 24 of 1024. 24 layers of 2048: 1,586 with all matrices in them and 512
+threads a workgroup, 1,509 with pairs.
 """
 
 

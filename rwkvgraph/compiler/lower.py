@@ -13,10 +13,11 @@ from rwkvgraph.compiler.lower_sample import lower_sample
 from rwkvgraph.compiler.lower_wkv import has_heads, lower_wkv
 from rwkvgraph.compiler.phases import phases_of, roots_of
 from rwkvgraph.compiler.plan import Plan
-from rwkvgraph.compiler.program import Amount, Grid, Pass, Variant
+from rwkvgraph.compiler.program import Pass
 from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import kernel_for, tuning_for
+from rwkvgraph.compiler.variant import Amount, Grid, Variant
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.errors import CompileError
 from rwkvgraph.op import DType, TensorOp

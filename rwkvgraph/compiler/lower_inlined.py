@@ -23,9 +23,10 @@ from rwkvgraph.compiler.matmul_parts import (
 from rwkvgraph.compiler.phases import phases_of
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.product import Product
-from rwkvgraph.compiler.program import Amount, Inlined
+from rwkvgraph.compiler.program import Inlined
 from rwkvgraph.compiler.scope import Scope
 from rwkvgraph.compiler.target import Target
+from rwkvgraph.compiler.variant import Amount
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.op import DType, TensorOp
 from rwkvgraph.ops.matmul import Matmul

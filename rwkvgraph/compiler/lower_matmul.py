@@ -17,14 +17,16 @@ from rwkvgraph.compiler.matmul_parts import (
 )
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.product import Product
-from rwkvgraph.compiler.program import TABLES, Pass, Region, Variant
+from rwkvgraph.compiler.program import Pass, Region
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import fitted, kernels_for, tuning_for
+from rwkvgraph.compiler.variant import TABLES, Variant
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.op import Buffer, DType
 from rwkvgraph.ops.matmul import Matmul
 from rwkvgraph.quant import BLOCK
 from rwkvgraph.view import resolve
+from rwkvgraph_codegen import MOST_HANDED
 
 
 def lower_matmul(group: Group, plan: Plan, target: Target) -> list[tuple[Pass, list[Part]]]:
@@ -87,6 +89,7 @@ def _lower(group: Group, parts: Sequence[Part], plan: Plan, target: Target) -> P
     has_room = len(writer.buffers) < target.limits.max_storage_buffers
     tables = writer.binding(TABLES).name if target.looks and has_room else ""
     can_split = len(writer.buffers) + 2 <= target.limits.max_storage_buffers
+    can_split &= target.limits.most_bytes >= MOST_HANDED
     in_one = len({part.weights.source for part in parts}) == 1
     kernels = kernels_for(target, [part.rows for part in parts], can_split, in_one)
     columns = max(part.columns for part in parts)

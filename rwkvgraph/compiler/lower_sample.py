@@ -5,9 +5,9 @@ from __future__ import annotations
 from rwkvgraph.compiler.domain import Domain, Strides
 from rwkvgraph.compiler.group import Group
 from rwkvgraph.compiler.plan import Plan
-from rwkvgraph.compiler.program import Amount, Grid
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.variant import Amount, Grid
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.op import Tensor
 from rwkvgraph.ops.sample import Sample

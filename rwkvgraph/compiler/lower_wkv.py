@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Domain
 from rwkvgraph.compiler.fuse import Group
+from rwkvgraph.compiler.head_lanes import Lanes
 from rwkvgraph.compiler.plan import Plan
-from rwkvgraph.compiler.program import Amount, Grid
-from rwkvgraph.compiler.scope import Scope, wanted
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.variant import Amount, Grid
 from rwkvgraph.compiler.writer import HERE, Writer, place_in
 from rwkvgraph.errors import CompileError
-from rwkvgraph.op import Buffer, Reduction, Row, Tensor, TensorOp
+from rwkvgraph.op import Buffer, Tensor
 from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph.view import LANES
 from rwkvgraph_codegen import (
-    Call,
     Head,
     HeadRule,
     Load,
@@ -103,7 +102,7 @@ def _heads(
     writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: Target, only: str = "0u"
 ) -> _Main:
     """only: the token of a workgroup that has one."""
-    lanes = _Lanes(writer, head.lane_names, head.shares)
+    lanes = Lanes(writer, head.lane_names, head.shares)
     inputs, split = lanes.before(op)
     lanes.give(op, [f"y{q}" for q in range(len(head.lane_names))] if head.is_subgroup else ["y"])
     lanes.after(op)
@@ -129,7 +128,7 @@ def _heads(
 
 
 def _scan(writer: Writer, op: Recurrence, rule: ScanRule, threads: int) -> _Main:
-    lanes = _Lanes(writer, ["i2"], 1)
+    lanes = Lanes(writer, ["i2"], 1)
     inputs, split = lanes.before(op)
     lanes.give(op, ["y"])
     lanes.after(op)
@@ -234,84 +233,6 @@ def _single_head(domain: Domain, target: Target, threads: int) -> Head:
 def _fits(head: Head, target: Target) -> bool:
     """Whether a workgroup's memory holds a head with the reductions that RWKV-7 has; one share always may."""
     return head.shares == 1 or head.memory(USUAL_SUMS) <= target.limits.max_workgroup_storage
-
-
-class _Lanes:
-    """The statements of a token: one scope for each lane that a thread has, taking turns.
-
-    shares: threads that have the same lane.
-    """
-
-    def __init__(self, writer: Writer, names: list[str], shares: int) -> None:
-        self.statements: list[Statement] = []
-        self._writer = writer
-        self._shares = shares
-        self._scopes = [Scope(writer, name, self.statements) for name in names]
-        self._summed: set[str] = set()
-
-    @property
-    def sums(self) -> int:
-        """Reductions over the head so far."""
-        return len(self._summed)
-
-    def before(self, op: Recurrence) -> tuple[dict[str, list[str]], int]:
-        """Write what comes before the recurrence.
-
-        Gives its operands' variables, a lane each, and the number of statements.
-        """
-        earlier = self._earlier(op)
-        inputs = {name: self._operand(op, name, tensor) for name, tensor in op.token_operands.items()}
-        self._store([item for item in self._writer.inside_ops() if item in earlier])
-        return inputs, len(self.statements)
-
-    def after(self, op: Recurrence) -> None:
-        """Write what comes after it."""
-        earlier = self._earlier(op)
-        self._store([item for item in self._writer.inside_ops() if item not in earlier])
-
-    def give(self, op: TensorOp, names: list[str]) -> None:
-        """Let the value of an op be variables that the kernel's own text sets, a lane each."""
-        for scope, name in zip(self._scopes, names, strict=True):
-            scope.give(op, name)
-
-    def _earlier(self, op: Recurrence) -> set[TensorOp]:
-        return {want.op for want in wanted(self._writer.inside_ops(), [op])} - {op}
-
-    def _operand(self, op: Recurrence, name: str, tensor: Tensor) -> list[str]:
-        producer = self._writer.inside(tensor)
-        if producer is not None:
-            self._sum(producer)
-        return [scope.operand(op, name, tensor) for scope in self._scopes]
-
-    def _store(self, ops: list[TensorOp]) -> None:
-        """Write what the operations leave behind, after the reductions that need it; once for a lane."""
-        for item in ops:
-            if item in self._writer.stored or (item.updates() and not isinstance(item, Recurrence)):
-                self._sum(item)
-                first = len(self.statements)
-                for scope in self._scopes:
-                    scope.store(item)
-                if self._shares > 1:
-                    self._scopes[0].guard_stores(first, "is_mine")
-
-    def _sum(self, op: TensorOp) -> None:
-        """Emit the reductions over the head that a value needs, before the value itself."""
-        for want in wanted(self._writer.inside_ops(), [op]):
-            if not isinstance(want.op, Row):
-                continue
-            for index, reduction in enumerate(want.op.reduce):
-                name = self._writer.sum_name(want.op, HERE, reduction.name)
-                if name not in self._summed:
-                    values = [scope.reduction(want.op, index) for scope in self._scopes]
-                    self._reduce(name, values, reduction)
-                    self._summed.add(name)
-
-    def _reduce(self, name: str, values: list[str], reduction: Reduction) -> None:
-        joined = values[0]
-        for value in values[1:]:
-            joined = f"{joined} + {value}" if reduction.combine == "+" else f"max({joined}, {value})"
-        kind = "reduce_head" if reduction.combine == "+" else "reduce_head_max"
-        self.statements.append(Call(name, kind, ("thread", joined, f"{self.sums}u")))
 
 
 def _state(writer: Writer, op: Recurrence) -> dict[str, object]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rwkvgraph.compiler.domain import matmul_domain
-from rwkvgraph.compiler.program import Amount
 from rwkvgraph.compiler.scope import Scope
+from rwkvgraph.compiler.variant import Amount
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.op import Buffer, Tensor, TensorOp
 from rwkvgraph.ops.matmul import Matmul

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.matmul_parts import Finish, Part, part_of, set_shares, set_units
-from rwkvgraph.compiler.program import COUNTED, HANDED, LOOK_WORD, LOOKED, SUMS, Amount, Grid, Row, Variant
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.variant import COUNTED, HANDED, LOOK_WORD, LOOKED, SUMS, Amount, Grid, Row, Variant
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.view import LANES
 from rwkvgraph_codegen import (

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.plan import Slot
-from rwkvgraph.compiler.program import MEETING, NO_ROW, Amount, Grid, Pass, Relay, Row, Variant
+from rwkvgraph.compiler.program import Pass, Relay
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
+from rwkvgraph.compiler.variant import MEETING, NO_ROW, Amount, Grid, Row, Variant
 from rwkvgraph.compiler.writer import home_of
 from rwkvgraph.op import Buffer
 from rwkvgraph.view import B, E, N, O, Sizes, T

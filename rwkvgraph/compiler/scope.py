@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rwkvgraph.compiler.domain import Domain
-from rwkvgraph.compiler.program import Amount
+from rwkvgraph.compiler.variant import Amount
 from rwkvgraph.compiler.writer import ABOVE, HERE, Want, Writer
 from rwkvgraph.op import BEFORE, Buffer, DType, Map, Row, Tensor, TensorOp
 from rwkvgraph_codegen import Binding, Call, Load, Mode, Statement, Store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from rwkvgraph.compiler.target import Limits, Target
 from rwkvgraph_codegen import Shape, Units, workgroup_bytes
@@ -71,13 +72,19 @@ def kernels_for(
 ) -> list[tuple[Shape, int | None]]:
     """Kernels for matrices of so many rows side by side, each with the most tokens it takes; None: any.
 
-    can_split: whether there is room to bind what workgroups of a tile hand over. in_one: whether the matrices
+    can_split: whether there is room for what workgroups of a tile hand over. in_one: whether the matrices
     are in one buffer; with seven of them, each load a choice, matrices of subgroups took eight times as long.
     """
     shapes = [shape for shape in tuning_for(target).matmul if is_usable(shape, target)]
     shapes = [shape for shape in shapes if can_split or shape.splits == 1]
     shapes = [shape for shape in shapes if in_one or shape.family != "matrix"]
     shapes.append(_of_kind(target).matmul[-1])  # a table of a file may end with a kernel that was left out
+    return list(_chosen(tuple(shapes), tuple(rows)))
+
+
+@lru_cache(maxsize=256)
+def _chosen(shapes: tuple[Shape, ...], rows: tuple[int, ...]) -> tuple[tuple[Shape, int | None], ...]:
+    """The kernels of a table, as `kernels_for` gives them; layers that are alike ask for the same."""
     firsts = sorted({1} | {tokens for shape in shapes for tokens in _changes(shape, rows)})
     chosen = [next(shape for shape in shapes if suits(shape, rows, first)) for first in firsts]
     found = list(zip(map(kernel_of, chosen), firsts, strict=True))
@@ -85,7 +92,7 @@ def kernels_for(
     for (shape, _), later in zip(found, [*found[1:], None], strict=True):
         if later is None or later[0] != shape:
             kernels.append((shape, None if later is None else later[1] - 1))
-    return kernels
+    return tuple(kernels)
 
 
 def kernel_for(target: Target, rows: Sequence[int], tokens: int) -> Shape:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from rwkvgraph.compiler.domain import Domain, Strides, strides_of
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.plan import Place, Slot
-from rwkvgraph.compiler.program import COUNTED, FOR_TILES, HANDED, NO_ROW, Amount
-from rwkvgraph.compiler.program import Row as TableRow
+from rwkvgraph.compiler.variant import COUNTED, FOR_TILES, HANDED, NO_ROW, Amount
+from rwkvgraph.compiler.variant import Row as TableRow
 from rwkvgraph.op import BEFORE, Buffer, DType, Home, Tensor, TensorOp
 from rwkvgraph.view import row_width
 from rwkvgraph_codegen import Binding, Function, number

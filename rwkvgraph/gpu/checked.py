@@ -99,16 +99,16 @@ class CheckedRunner(Runner):
         """The first `width` elements of each row of a result that left its group, (rows, width)."""
         place = self.program.plan.places[op]
         rows = resolve(split_rows(op.shape)[0], self._sizes)
-        flat = download(self.context, self._shared[place.slot], 0, rows * place.stride * ELEMENT)
+        flat = download(self.context, self._bindings.shared[place.slot], 0, rows * place.stride * ELEMENT)
         table = flat.view(np.float32).reshape(rows, place.stride)
         return table[:, place.column : place.column + width].copy()
 
     def _contents(self, buffer: Buffer) -> Array:
         """A buffer as it lies in memory, flat."""
-        if buffer in self._shared and buffer not in self._state:
-            gpu, start = self._shared[buffer], 0
+        if buffer in self._bindings.shared and buffer not in self._state:
+            gpu, start = self._bindings.shared[buffer], 0
         else:
-            memory = self._state.get(buffer) or self._resident.get(buffer) or self._memory_of_user(buffer)
+            memory = self._state.get(buffer) or self._bindings.memory_of(buffer)
             memory = memory.as_buffer() if isinstance(memory, TextureMemory) else memory
             gpu, start = memory.gpu, memory.start
         whole = resolve(split_rows(buffer.shape)[0], self._sizes) * row_width(buffer.shape)

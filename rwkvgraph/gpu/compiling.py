@@ -16,7 +16,8 @@ from typing import Literal
 import wgpu
 from wgpu.classes import GPUBindGroupLayout, GPUComputePipeline, GPUDevice, GPUError
 
-from rwkvgraph.compiler.program import Pass, Program, Relay, Variant
+from rwkvgraph.compiler.program import Pass, Program, Relay
+from rwkvgraph.compiler.variant import Variant
 from rwkvgraph.gpu.faults import faults, shader_fault
 from rwkvgraph.gpu.native import Driver
 from rwkvgraph.view import Sizes

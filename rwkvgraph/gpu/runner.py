@@ -5,27 +5,29 @@ Bind once for a state, encode every run, read back only what is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from wgpu.classes import GPUBindGroup, GPUBuffer, GPUCommandEncoder
+from wgpu.classes import GPUCommandEncoder
 
-from rwkvgraph.compiler.plan import ELEMENT, Slot
-from rwkvgraph.compiler.program import FOR_TILES, MEETING, TABLES, Pass, Program, Relay, Variant
+from rwkvgraph.compiler.plan import ELEMENT
+from rwkvgraph.compiler.program import Pass, Program, Relay
+from rwkvgraph.compiler.variant import Variant
 from rwkvgraph.errors import DeviceError
+from rwkvgraph.gpu.bindings import Bindings
 from rwkvgraph.gpu.compiling import Kernel, shader_of, shaders_of
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
-from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, Memories, memory_for, whole
+from rwkvgraph.gpu.memory import AnyMemory, DeviceMemory, Memories
 from rwkvgraph.gpu.native import Step
 from rwkvgraph.gpu.relays import LATE_BYTES, Meeting
 from rwkvgraph.gpu.transfer import Readback, download
 from rwkvgraph.gpu.uniforms import Uniforms
-from rwkvgraph.op import Array, Buffer, Role
+from rwkvgraph.op import Array, Buffer
 from rwkvgraph.view import Dim, E, O, Sizes, T, resolve, row_width
 
 AHEAD = 24
@@ -71,18 +73,11 @@ class Runner:
         self.most_tokens = self._most([slot.width * ELEMENT for slot in program.plan.slots if slot.rows is T])
         row = row_width(output.shape) * ELEMENT
         self.most_outputs = min(self._most([row]), max(1, MOST_OUTPUT_BYTES // row))
-        self._resident = resident
-        self._users: dict[Buffer, AnyMemory] = {}
         self.meeting = Meeting(context, program.every_relay)
         self._table = Uniforms(program, context, self.meeting.trial_words)
-        self._capacity: dict[Dim, int] = {}
-        self._tiles: dict[Buffer, GPUBuffer] = {}
-        self._is_made = False
-        rows = {slot.rows for slot in program.plan.slots} | {item.shape[0] for item in self._runs_own()}
-        self._kept = [dim for dim in rows if isinstance(dim, Dim)]
         self._dims = dims_of(program)
-        self._shared: dict[Buffer | Slot, GPUBuffer] = {}
-        self._groups: WeakKeyDictionary[Any, dict[Any, GPUBindGroup]] = WeakKeyDictionary()
+        most = {T: self.most_tokens, E: self.most_tokens, O: self.most_outputs}
+        self._bindings = Bindings(context, program, resident, self.meeting.gpu, self._table, most)
         self._steps: WeakKeyDictionary[Any, dict[Any, Prepared]] = WeakKeyDictionary()
         self._readback: Readback | None = None
         self._ticket: int | None = None
@@ -92,13 +87,6 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<{self.program!r} on {self.context!r}>"
-
-    def _runs_own(self) -> Iterator[Buffer]:
-        """The inputs and outputs of a run."""
-        for step in self.program.passes:
-            for buffer in step.buffers:
-                if isinstance(buffer, Buffer) and buffer.role in (Role.INPUT, Role.OUTPUT):
-                    yield buffer
 
     def _most(self, widths: Sequence[int]) -> int:
         limits = self.context.target.limits
@@ -119,13 +107,13 @@ class Runner:
         with faults("running a program"):
             for buffer, rows in inputs.items():
                 self.context.queue.write_buffer(
-                    self._shared[buffer], 0, _padded(rows, row_width(buffer.shape))
+                    self._bindings.shared[buffer], 0, _padded(rows, row_width(buffer.shape))
                 )
             rows_out = resolve(self.output.shape[0], sizes)
             nbytes = rows_out * row_width(self.output.shape) * ELEMENT
             readback = self._staging(nbytes) if nbytes else None
             before, self._ticket = self._ticket, self.submit(steps, readback, nbytes)
-        for buffer, memory in self._users.items():
+        for buffer, memory in self._bindings.users.items():
             buffer.used(memory)
         if readback is not None:
             flat = readback.read(self._ticket, nbytes + LATE_BYTES)
@@ -146,7 +134,7 @@ class Runner:
     def fetch(self, buffer: Buffer, rows: int) -> Array:
         """The first rows of another output than the program's own, after a run."""
         width = row_width(buffer.shape)
-        flat = download(self.context, self._shared[buffer], 0, rows * width * ELEMENT)
+        flat = download(self.context, self._bindings.shared[buffer], 0, rows * width * ELEMENT)
         return flat.view(buffer.dtype.numpy).reshape(rows, width)
 
     def submit(self, prepared: Prepared, readback: Readback | None = None, nbytes: int = 0) -> int:
@@ -158,7 +146,7 @@ class Runner:
         for start, stop in pairwise([0, *range(FIRST, count, AHEAD), max(count, 1)]):
             encoder = self.encode(prepared, start, stop)
             if readback is not None and stop >= count:
-                readback.record(encoder, self._shared[self.output], 0, nbytes)
+                readback.record(encoder, self._bindings.shared[self.output], 0, nbytes)
                 self.meeting.record(encoder, readback, nbytes)
             ticket = self.context.submit([encoder.finish()])
         return ticket
@@ -186,7 +174,11 @@ class Runner:
 
         apart: a dispatch a pass, where otherwise relays would do several.
         """
-        self._grow(sizes)
+        if self._bindings.are_short(sizes):
+            self._steps.clear()
+            if self._ticket is not None:
+                self.context.wait(self._ticket)
+            self._bindings.grow(sizes)
         key = tuple([sizes[dim] for dim in self._dims])
         self._table.write(sizes, key)
         kept = self._steps.setdefault(owner, {})
@@ -236,7 +228,7 @@ class Runner:
         """The dispatch of a relay; None where its workgroups meet and do not all run at the same time."""
         variant = relay.variant
         kernel = self.kernel(relay, variant)
-        group = self._group(relay, kernel, variant, relay.buffers, owner, state, relay.whole)
+        group = self._bindings.group(relay, kernel, variant, relay.buffers, owner, state, relay.whole)
         if relay.meets and not self.meeting.is_proven(relay, kernel, group, self._table.trial):
             return None
         offset = self._table.offset(relay)
@@ -251,7 +243,7 @@ class Runner:
             return None
         kernel = self.kernel(item, variant)
         offset = self._table.offset(index, item.variants.index(variant))
-        group = self._group(index, kernel, variant, item.bound(variant), owner, state)
+        group = self._bindings.group(index, kernel, variant, item.bound(variant), owner, state)
         after = None
         if variant.after is not None:
             following = self.kernel(item, variant.after)
@@ -265,91 +257,6 @@ class Runner:
         """The compiled shader of a pass; the same for the same text."""
         shader = shader_of(item, variant)
         return self.context.kernel(shader.text, shader.signature, shader.label)
-
-    def _group(
-        self,
-        index: object,
-        kernel: Kernel,
-        variant: Variant,
-        buffers: Sequence[Buffer | Slot],
-        owner: Any,
-        state: Memories,
-        of_all: Collection[Buffer] = (),
-    ) -> GPUBindGroup:
-        """What a kernel binds. of_all: buffers in whose place it binds all that shares their memory."""
-        groups = self._groups.setdefault(owner, {})
-        key = (index, kernel.signature, len(variant.table))
-        if key not in groups:
-            size = self._table.bytes_of(variant)
-            entries: list[dict[str, Any]] = [
-                {"binding": 0, "resource": {"buffer": self._table.gpu, "offset": 0, "size": size}}
-            ]
-            for at, buffer in enumerate(buffers):
-                resource = self._resource(buffer, state)
-                if buffer in of_all:
-                    resource = whole(resource["buffer"])
-                entries.append({"binding": at + 1, "resource": resource})
-            with faults(f"binding {kernel.label}"):
-                groups[key] = self.context.device.create_bind_group(layout=kernel.layout, entries=entries)
-        return groups[key]
-
-    def _resource(self, buffer: Buffer | Slot, state: Memories) -> Any:
-        if (
-            isinstance(buffer, Buffer) and buffer in state
-        ):  # inputs and outputs too, where an owner has its own
-            return state[buffer].resource
-        if buffer in self._shared:
-            return whole(self._shared[buffer])
-        if buffer is MEETING:
-            return whole(self.meeting.gpu)
-        if buffer is TABLES:
-            return whole(self._table.gpu)
-        if buffer in FOR_TILES:
-            return whole(self._for_tiles(buffer))
-        assert isinstance(buffer, Buffer), "slots are shared"
-        if buffer in self._resident:
-            return self._resident[buffer].resource
-        return self._memory_of_user(buffer).resource
-
-    def _for_tiles(self, buffer: Buffer) -> GPUBuffer:
-        """Memory in which workgroups of a tile meet, zeros when first asked for."""
-        if buffer not in self._tiles:
-            self._tiles[buffer] = DeviceMemory(self.context, buffer, {}).gpu
-        return self._tiles[buffer]
-
-    def _memory_of_user(self, buffer: Buffer) -> AnyMemory:
-        """The memory of a user's buffer on this device, which all programs share."""
-        memory = buffer.memory_of(self.context)
-        if memory is None:
-            memory = memory_for(self.context, buffer)
-            buffer.attach(memory)
-        assert isinstance(memory, AnyMemory), "a Context owns the memories that this module makes"
-        self._users[buffer] = memory
-        return memory
-
-    def _grow(self, sizes: Sizes) -> None:
-        """Make scratch, inputs and outputs large enough; those of an earlier, shorter run go."""
-        if self._is_made and all(self._capacity[dim] >= sizes[dim] for dim in self._kept):
-            return
-        self._is_made = True
-        wanted = {dim: self._room(dim, sizes[dim]) for dim in self._kept}
-        self._capacity = {dim: max(self._capacity.get(dim, 0), size) for dim, size in wanted.items()}
-        self._groups.clear()
-        self._steps.clear()
-        self._shared.clear()
-        if self._ticket is not None:
-            self.context.wait(self._ticket)
-        for slot in self.program.plan.slots:
-            self._shared[slot] = self.context.buffer(slot.bytes(self._capacity), f"scratch {slot.name}")
-        for buffer in self._runs_own():
-            if buffer not in self._shared:
-                self._shared[buffer] = DeviceMemory(self.context, buffer, self._capacity).gpu
-
-    def _room(self, dim: Dim, size: int) -> int:
-        """A capacity: the next power of two, within what the device can bind, so that it seldom grows."""
-        most = self.most_tokens if dim in (T, E) else self.most_outputs if dim is O else max(size, 1)
-        power = 1 << max(size - 1, 0).bit_length()
-        return max(size, min(power, most))
 
 
 def _is_shared(memory: AnyMemory | None) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rwkvgraph.compiler.program import LOOK_WORD, LOOKED, Program, Relay, Variant
+from rwkvgraph.compiler.program import Program, Relay
+from rwkvgraph.compiler.variant import LOOK_WORD, LOOKED, Variant
 from rwkvgraph.gpu.context import Context
 from rwkvgraph.gpu.faults import faults
 from rwkvgraph.view import Dim, Sizes, round_up

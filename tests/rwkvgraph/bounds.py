@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rwkvgraph.compiler.program import Pass, Relay, Variant
+from rwkvgraph.compiler.program import Pass, Relay
+from rwkvgraph.compiler.variant import Variant
 from rwkvgraph.gpu import Context, compiling, download, runner
+from rwkvgraph.gpu.bindings import Bindings
 from rwkvgraph.gpu.compiling import Shader, Signature
 from rwkvgraph.gpu.memory import whole
 
@@ -114,12 +116,12 @@ def closing(text: str, start: int) -> int:
 @contextmanager
 def watching(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Whatever runs on a device meanwhile is watched."""
-    watch, plain, group_of = Watch(context), compiling.shader_of, runner.Runner._group
+    watch, plain, group_of = Watch(context), compiling.shader_of, Bindings.group
 
     def shader_of(item: Pass | Relay, variant: Variant) -> Shader:
         return watch.wrapped(plain(item, variant))
 
-    def bind(self: runner.Runner, *given: Any) -> Any:
+    def bind(self: Bindings, *given: Any) -> Any:
         device = self.context.device
         create = device.create_bind_group
 
@@ -133,5 +135,5 @@ def watching(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watc
 
     monkeypatch.setattr(compiling, "shader_of", shader_of)
     monkeypatch.setattr(runner, "shader_of", shader_of)
-    monkeypatch.setattr(runner.Runner, "_group", bind)
+    monkeypatch.setattr(Bindings, "group", bind)
     yield watch

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rwkvgraph.compiler.program import TABLES
+from rwkvgraph.compiler.variant import TABLES
 from rwkvgraph.errors import DeviceError
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
@@ -30,7 +30,9 @@ def limited(gpu: Context) -> Iterator[Open]:
     def open_context(**limits: int) -> Context:
         context = Context.create()
         opened.append(context)
-        context.target = replace(context.target, limits=replace(context.target.limits, **limits))
+        own = context.target.limits
+        least = {name: min(value, getattr(own, name)) for name, value in limits.items()}
+        context.target = replace(context.target, limits=replace(own, **least))
         return context
 
     yield open_context

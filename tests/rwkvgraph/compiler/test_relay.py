@@ -10,8 +10,9 @@ from rwkvgraph import ops, v7
 from rwkvgraph.bench.subject import synthetic as synthetic_model
 from rwkvgraph.compiler import NAGA, Program, Target, compile, tuning
 from rwkvgraph.compiler.plan import Slot
-from rwkvgraph.compiler.program import MEETING, Relay
+from rwkvgraph.compiler.program import Relay
 from rwkvgraph.compiler.relay import ONE, steps_of
+from rwkvgraph.compiler.variant import MEETING
 from rwkvgraph.graph import Graph
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model

@@ -16,7 +16,7 @@ from rwkvgraph.op import Buffer, DType, Role, tape
 from rwkvgraph.quant import Fp16, Matrix
 from rwkvgraph.testing import check_graph, holding, matrix
 from rwkvgraph.view import Dim, round_up
-from rwkvgraph_codegen import Shape, Units, flaw, workgroup_bytes
+from rwkvgraph_codegen import MOST_HANDED, Shape, Units, flaw, workgroup_bytes
 from tests.rwkvgraph.hardware import units_of
 
 BROWSER = Limits.webgpu_default()
@@ -217,6 +217,16 @@ def test_the_same_memory_serves_all_that_share_tiles_and_each_run(
         runner.run({}, {none: 0}, program, {})
         for y, wanted in ends:
             assert np.abs(y.read() - wanted).max() < 2e-5  # results of about 1 in f32
+
+
+def test_tiles_are_not_shared_where_a_buffer_is_too_small_for_their_sums() -> None:
+    target = Target(ROOMY, NAGA, True, "gpu", coherent=True, matmul=(SPLITS[0], GPU.matmul[-1]))
+    small = replace(target, limits=replace(ROOMY, max_storage_binding=MOST_HANDED - 4))
+    for own, splits in ((target, True), (small, False)):
+        texts = [
+            variant.source.text for variant in compile(product(64, 1030, 32), None, own).passes[0].variants
+        ]
+        assert any("hand_over" in text for text in texts) == splits
 
 
 def test_what_workgroups_hand_over_is_seen_by_the_last() -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from rwkvgraph.compiler.program import LOOK_WORD, LOOKED
+from rwkvgraph.compiler.variant import LOOK_WORD, LOOKED
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.model import Model
