@@ -30,7 +30,7 @@ from rwkvgraph_codegen.matmul_shape import MOST_HANDED as MOST_HANDED
 from rwkvgraph_codegen.matmul_shape import TEAM_BITS as TEAM_BITS
 from rwkvgraph_codegen.matmul_shape import Shape as Shape
 from rwkvgraph_codegen.matmul_shape import flaw as flaw
-from rwkvgraph_codegen.matmul_share import stage as stage
+from rwkvgraph_codegen.matmul_share import bring as bring
 from rwkvgraph_codegen.matmul_split import can_keep as can_keep
 from rwkvgraph_codegen.matmul_sums import ADDERS as ADDERS
 from rwkvgraph_codegen.matmul_sums import adders as adders

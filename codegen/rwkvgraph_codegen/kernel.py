@@ -13,7 +13,7 @@ from rwkvgraph_codegen.statement import Load, Statement, block
 
 MAP_THREADS = 64
 MOST_KEPT = 4
-"""Lanes of a row that a thread keeps while it prepares a product."""
+"""Lanes of a row that a thread keeps while it prepares a product: few registers, and few texts."""
 
 LOWEST_LANES = f"vec4<f32>({LOWEST})"
 
@@ -88,20 +88,20 @@ def row_kernel(
     dialect: Dialect,
     held: int = 0,
     is_all: bool = False,
-    is_flat: bool = False,
+    has_middle: bool = True,
 ) -> Source:
     """A kernel of one workgroup a row.
 
     The phases' reductions one after another, then `body` at every lane. held: lanes of each thread that are
     loaded before all of that, where rows are few; the others follow in a loop. is_all: there are no others.
-    is_flat: the domain's middle is 1, and no time goes into dividing by it.
+    has_middle: whether the domain's middle may be more than 1; otherwise no time goes into dividing by it.
     """
     statements = tuple(item for phase in phases for item in phase.statements) + tuple(body)
     wide = parts.lanes == 4
     lanes = _Lanes(threads, held, hold(statements) if held else None, is_all)
     texts = "\n".join(_phase(index, phase, lanes, parts) for index, phase in enumerate(phases))
     inputs = ",\n        @builtin(subgroup_size) subgroup: u32" if parts.subgroups else ""
-    place = ("i0 = row", "i1 = 0u") if is_flat else ("i0 = row / here.size.y", "i1 = row % here.size.y")
+    place = ("i0 = row / here.size.y", "i1 = row % here.size.y") if has_middle else ("i0 = row", "i1 = 0u")
     main = fill(
         _ROW,
         threads=threads,
@@ -110,7 +110,7 @@ def row_kernel(
         place="\n".join(f"    let {line};" for line in place),
         ahead=lanes.ahead(),
         held=lanes.each(body, [], 2),
-        rest=lanes.rest("here.size.w", block(body, 3), 2),
+        rest=lanes.rest(block(body, 3), 2),
     )
     helpers = reductions(phases, threads, parts.subgroups)
     if wide:
@@ -128,7 +128,7 @@ def prepare(phases: list[Phase], threads: int, subgroups: bool, row: int, turns:
     """
     parts = Parts((), (), (), 0, 4, subgroups)
     own = _Names(f"here.at[{row}].x", f"here.at[{row}].y", "row_partials", "")
-    lanes = _Lanes(threads, 0, None)
+    lanes = _Lanes(threads, 0, None, width=own.count)
     if turns <= MOST_KEPT:
         held = hold([item for phase in phases for item in phase.statements])
         lanes = _Lanes(threads, turns, held, True, own.count)
@@ -185,6 +185,12 @@ def _reduction(combine: str, is_one: bool, threads: int, subgroups: bool, memory
     )
 
 
+def _start(combine: str, is_one: bool) -> str:
+    """What a reduction of one value, or of up to four, starts from."""
+    start = "0.0" if combine == "+" else LOWEST
+    return start if is_one else f"vec4<f32>({start})"
+
+
 def _reducer(combine: str, is_one: bool) -> str:
     """The name of a function that reduces one value, or up to four."""
     return ("reduce_add" if combine == "+" else "reduce_max") + ("_one" if is_one else "")
@@ -208,12 +214,12 @@ class _Lanes:
     is_all: bool = False
     width: str = "here.size.w"
 
-    def rest(self, count: str, body: str, depth: int) -> str:
-        """The loop over a thread's other lanes, of `count` in a row."""
+    def rest(self, body: str, depth: int) -> str:
+        """The loop over a thread's other lanes."""
         if self.is_all:
             return ""
         pad, behind = "    " * depth, f" + {self.threads * self.count}u" if self.count else ""
-        head = f"{pad}for (var i2 = thread{behind}; i2 < {count}; i2 += {self.threads}u) {{"
+        head = f"{pad}for (var i2 = thread{behind}; i2 < {self.width}; i2 += {self.threads}u) {{"
         return "\n".join([head, body, f"{pad}}}"])
 
     def ahead(self) -> str:
@@ -274,14 +280,11 @@ def _phase(index: int, phase: Phase, lanes: _Lanes, parts: Parts, own: _Names = 
     given = ["thread", partial]
     if parts.subgroups:  # two phases in turn, so that none overwrites what others still read
         given += ["subgroup", f"{index % 2 * (lanes.threads // 2)}u"]
-    start = LOWEST if is_one else LOWEST_LANES
-    if add:
-        start = "0.0" if is_one else "vec4<f32>(0.0)"
     text = fill(
         _PHASE, partial=partial, result=result,
         reduce=f"{_reducer(phase.sums[0].combine, is_one)}({', '.join(given)})",
-        start=start, held=lanes.each(phase.statements, gather, 1),
-        rest=lanes.rest(own.count, "\n".join([block(list(phase.statements), 2), *gather]), 1),
+        start=_start(phase.sums[0].combine, is_one), held=lanes.each(phase.statements, gather, 1),
+        rest=lanes.rest("\n".join([block(list(phase.statements), 2), *gather]), 1),
     )  # fmt: skip
     lets = [
         f"    {own.declare}{item.name} = {result}{'' if is_one else '.' + 'xyzw'[place]};"

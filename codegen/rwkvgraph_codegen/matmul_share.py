@@ -22,8 +22,8 @@ BLOCK = 8
 ASKED = 4
 """Words that a thread asks for ahead: 3.7 MB of 128 workgroups, which memory gives in about 1 µs.
 
-Of 24 layers of 1024 a token takes 1,044, 966 and 988 µs with 0, 4 and 8 (NVIDIA H200); as many as a share
-needs, or none where idle workgroups have read it before, are slower than 4 by 1 to 5 % (H100).
+Of 24 layers of 1024 a token takes 8 and 2 % longer with 0 and 8 (NVIDIA H200); with as many as a share needs,
+or with none where idle workgroups have read it before, 1 to 5 % (H100).
 """
 
 CHUNK = 512
@@ -32,11 +32,11 @@ have.
 """
 
 
-def stage(threads: int, at_once: int) -> str:
-    """The function `stage`: it brings `count` lanes of the input from `first` on into workgroup memory.
+def bring(threads: int, at_once: int) -> str:
+    """The function `bring`: it brings `count` lanes of the input from `first` on into workgroup memory.
 
-    at_once: lanes of a thread whose loads are under way together. Of four, the loads of 4,096 columns take a
-    quarter of the time; where each is worked out of several loads, one is enough and more are long code.
+    at_once: lanes of a thread whose loads are under way together: with four, 4,096 columns wait once and not
+    four times. Where each is worked out of several loads, more than one are long code.
     """
     step, turns = threads * at_once, range(at_once)
     lines = [f"    for (var i = thread; i < count; i += {step}u) {{"]
@@ -48,7 +48,7 @@ def stage(threads: int, at_once: int) -> str:
             f"            columns[at{n}] = v{n};",
             "        }",
         ]
-    head = "fn stage(part: u32, base: u32, first: u32, count: u32, thread: u32) {"
+    head = "fn bring(part: u32, base: u32, first: u32, count: u32, thread: u32) {"
     return "\n".join([head, *lines, "    }", "}"])
 
 

@@ -35,7 +35,7 @@ MEETING_WORDS = 64
 
 _FUNCTION = re.compile(r"^fn (\w+)\(([^)]*)\)( -> [\w<>]+)? \{\n((?:.*\n)*?)\}\n", re.MULTILINE)
 
-_ASKED = ("part_of", "weight", "stage", "finish", "prepare")
+_ASKED = ("part_of", "weight", "bring", "finish", "prepare")
 """The functions of a kernel that its engine calls."""
 
 _ASK = """            let next = table[leg * ${words}u + 4u].x;

@@ -9,7 +9,7 @@ from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph_codegen import Call, Statement
 
 
-class Lanes:
+class TokenLanes:
     """The statements of a token: one scope for each lane that a thread has, taking turns.
 
     shares: threads that have the same lane.

@@ -135,8 +135,8 @@ def check_program(fused: Fused, program: Program, limits: Limits) -> None:
             if after and (after.source.bindings, after.table) != (variant.source.bindings, variant.table):
                 raise _broken("lower", f"{item!r} has kernels that go on with each other, bound otherwise")
         last = item.variants[-1]
-        if last.max_rows is not None or last.one_each:
-            most = "one in each slot" if last.one_each else last.max_rows
+        if last.max_rows is not None or last.is_one_each:
+            most = "one in each slot" if last.is_one_each else last.max_rows
             raise _broken("lower", f"{item!r} has no shader for more rows than {most}")
 
 

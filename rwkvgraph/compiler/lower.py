@@ -159,7 +159,7 @@ def _row(
         target.dialect,
         min(held, turns),
         is_all,
-        is_flat=domain.middle == 1,
+        has_middle=domain.middle != 1,
     )
     return writer, source
 
@@ -193,13 +193,12 @@ def _lower_wkv(group: Group, plan: Plan, target: Target) -> Pass:
 
 
 def _each(item: Pass, plan: Plan, domain: Domain, target: Target) -> list[Variant]:
-    """The kernel of a recurrence for runs of one token in each slot, where heads have one."""
-    tuning = tuning_for(target)
+    """The kernel for runs of one token in each slot, of a recurrence with a matrix a head."""
     if not has_heads(item.group):
         return []
-    writer, source, grid = lower_wkv(item.group, plan, domain, target, tuning.each_threads, is_each=True)
+    writer, source, grid = lower_wkv(item.group, plan, domain, target, is_each=True)
     assert writer.buffers == list(item.buffers), "only the kernel differs"
-    return [Variant(source, (size_row(domain), *writer.table), grid, one_each=True)]
+    return [Variant(source, (size_row(domain), *writer.table), grid, is_one_each=True)]
 
 
 def _parts(writer: Writer, subgroups: bool = False) -> Parts:

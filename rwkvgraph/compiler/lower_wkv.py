@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rwkvgraph.compiler.domain import Domain
 from rwkvgraph.compiler.fuse import Group
-from rwkvgraph.compiler.head_lanes import Lanes
+from rwkvgraph.compiler.head_lanes import TokenLanes
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.tuning import tuning_for
@@ -58,10 +58,9 @@ def lower_wkv(
 ) -> tuple[Writer, Source, Grid]:
     """(the writer with buffers and table, the shader, the grid) of a group with a recurrence.
 
-    most_threads: of a workgroup that has a single token, for runs of one, or where it `is_each`, of one in
-    each slot.
+    most_threads: of a workgroup, for runs of a single token. is_each: for runs of one in each slot.
     """
-    writer = Writer(group, plan.places, domain, is_single=bool(most_threads) and not is_each)
+    writer = Writer(group, plan.places, domain, is_single=bool(most_threads))
     op = _recurrence(group)
     slots = Amount.of(op.starts.shape[0])
     if isinstance(op.rule, ScanRule):
@@ -71,7 +70,9 @@ def lower_wkv(
         main = _scan(writer, op, op.rule, threads)
         grid = Grid(Amount(domain.count), threads, slots)
     else:
-        head = _single_head(domain, target, most_threads) if most_threads else _head(domain, target)
+        head = _head(domain, target)
+        if most_threads or is_each:
+            head = _single_head(head, target, most_threads)
         threads, subgroups = head.threads, head.is_subgroup or head.swaps
         main = _heads(writer, op, op.rule, head, target, "group.z" if is_each else "0u")
         grid = Grid(Amount(domain.middle), 1, slots)
@@ -101,8 +102,8 @@ class _Main:
 def _heads(
     writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: Target, only: str = "0u"
 ) -> _Main:
-    """only: the token of a workgroup that has one."""
-    lanes = Lanes(writer, head.lane_names, head.shares)
+    """The kernel of a recurrence with a matrix a head. only: the token of a workgroup that has one."""
+    lanes = TokenLanes(writer, head.lane_names, head.shares)
     inputs, split = lanes.before(op)
     lanes.give(op, [f"y{q}" for q in range(len(head.lane_names))] if head.is_subgroup else ["y"])
     lanes.after(op)
@@ -128,7 +129,7 @@ def _heads(
 
 
 def _scan(writer: Writer, op: Recurrence, rule: ScanRule, threads: int) -> _Main:
-    lanes = Lanes(writer, ["i2"], 1)
+    lanes = TokenLanes(writer, ["i2"], 1)
     inputs, split = lanes.before(op)
     lanes.give(op, ["y"])
     lanes.after(op)
@@ -213,13 +214,13 @@ def _head(domain: Domain, target: Target) -> Head:
     return Head(size, domain.lanes, shares, target.subgroups)
 
 
-def _single_head(domain: Domain, target: Target, threads: int) -> Head:
-    """How a workgroup of so many threads shares a head for a single token: few rows each, few registers.
+def _single_head(head: Head, target: Target, threads: int) -> Head:
+    """How a workgroup shares a head for a single token; of so many threads by more: few rows each.
 
-    Of several slots with a token each, 64 threads are as fast as 256 where they are 8, and faster where they
-    are more: 55 instead of 93 µs for 32 heads of 128 slots (NVIDIA H200; many tokens at a time: 68).
+    Of several slots with a token each, four threads a column are as fast as 16 where slots are 8, and faster
+    where they are more: 55 instead of 93 µs for 32 heads of 128 slots (NVIDIA H200; by the kernel for many
+    tokens: 68).
     """
-    head = _head(domain, target)
     if head.is_subgroup:
         return head
     shares = min(threads // head.columns, tuning_for(target).single_shares)

@@ -21,9 +21,9 @@ from rwkvgraph_codegen import (
     adders,
     adding,
     assemble,
+    bring,
     can_keep,
     matmul_main,
-    stage,
     uses_subgroups,
 )
 
@@ -91,7 +91,7 @@ class Product:
         by = self.target.matrices
         main = matmul_main(shape, subgroups, self.prepares, bool(kept), bool(tables), by, later)
         extra = [NO_PREPARE] if is_share and not self.prepares else []
-        extra += [stage(shape.threads, 1 if self.prepares else 4)] if is_share else []
+        extra += [bring(shape.threads, 1 if self.prepares else 4)] if is_share else []
         extra += [shares] if shares else []
         extra += [look_ahead(tables, shape.threads, bool(kept))] if tables else []
         header = MATRIX_HEADER if shape.family == "matrix" and by == "native" else ""

@@ -35,7 +35,7 @@ class Inlined:
 class Pass:
     """One dispatch, or two where a kernel goes on with what another leaves.
 
-    `buffers` are bound in order after the uniform; `rows` decides which variant runs.
+    `buffers` are bound in order after the uniform; `rows`, and slots, decide which variant runs.
 
     group: the operations that it runs, or a part of: a matrix in many parts takes several passes. leg: its
     kernel for a single row in a relay or pair, where it can be in one. reads: the matrices that

@@ -44,6 +44,8 @@ Side = tuple[tuple[Buffer | Slot, ...], Source]
 """What a kernel binds, in order, and the kernel."""
 
 ROW_BYTES = 16
+ENDLESS = 1 << 31
+"""More than a leg has workgroups: those of a relay take them in turns, and no device has to dispatch them."""
 
 IDLE_BLOCKS = {"row": (8 << 20) // 16, "wkv": (20 << 20) // 16}
 """Blocks of weights that the workgroups that a leg leaves idle read meanwhile: what an NVIDIA H200 brings in
@@ -58,6 +60,8 @@ def fits(passes: Sequence[Pass], target: Target) -> bool:
         passes[0].rows,
         passes[0].needs,
     ):
+        return False
+    if last.rows.at(ONE) != 1 or last.leg.grid.at(ONE, ENDLESS)[1:] != (1, 1):
         return False
     steps = steps_of(passes)
     sides = [step.side for step in steps]
@@ -223,7 +227,7 @@ def relay_of(
     legs = [_leg(side, buffers, _own_rows(step)) for side, step in zip(sides, steps, strict=True)]
     label = " | ".join(item.label for item in passes)
     source = relay(label, legs, _bindings(sides, target.coherent), tuning_for(target).share.threads)
-    table = _table(steps, legs, _touched(steps, after), target)
+    table = _table(steps, legs, _touched(steps, after))
     variant = Variant(source, table, Grid(Amount(target.resident)), 1)
     return Relay(first, tuple(passes), variant, (*buffers, MEETING))
 
@@ -260,20 +264,17 @@ def _span(item: Pass) -> tuple[int, int] | None:
     return (first, blocks) if blocks <= 1.5 * sum(region.blocks for region in item.reads) else None
 
 
-def _table(
-    steps: Sequence[Step], legs: Sequence[Leg], touched: Sequence[Row], target: Target
-) -> tuple[Row, ...]:
+def _table(steps: Sequence[Step], legs: Sequence[Leg], touched: Sequence[Row]) -> tuple[Row, ...]:
     """The rows of the relay's table, as the shader reads them."""
     words: list[Row] = []
     own: list[Row] = []
     for at, (step, leg, start) in enumerate(zip(steps, legs, starts_of(legs), strict=False)):
-        x, y, z = step.variant.grid.at(ONE, target.limits.max_workgroups_per_dimension)
-        assert y == z == 1, "a single row has fewer workgroups than a dimension may"
+        count, _, _ = step.variant.grid.at(ONE, ENDLESS)
         kind = bool(leg.source.engine), start + 1, step.is_beside, _is_followed(steps, at)
         soon = at + kind[3]
         shares = steps[soon].variant.grid.items.constant if legs[soon].source.engine else 0
         asked = _row(soon, shares, 0, 0)
-        words += [_row(x, y, z, x * y * z), _row(*map(int, kind)), touched[at], asked]
+        words += [_row(count, 1, 1, count), _row(*map(int, kind)), touched[at], asked]
         own += _padded(step.variant.table, leg.rows + 1)
     return (_row(TURNS, len(legs), _quiet(steps, legs), 1), *words, *own)
 

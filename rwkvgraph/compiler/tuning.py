@@ -22,8 +22,7 @@ class Tuning:
     weights_in_textures: whether matrices are read from textures instead of buffers. share: the matrix kernel
     of relays, whose threads are those of all their kernels; as many as reduce a row. leg_bytes: matrices of
     so many bytes are read faster by a dispatch of their own.
-    single_shares: threads that share a column of a head for a single token, 4, 8 or 16; each_threads: threads
-    of a head where several slots have a token each. inline_groups: a
+    single_shares: threads that share a column of a head for a single token, 4, 8 or 16. inline_groups: a
     product of one token that has so many workgroups, or fewer, works out the rows that it multiplies.
     """
 
@@ -34,7 +33,6 @@ class Tuning:
     share: Shape = Shape("share", 256, 4, 1, max_tokens=1, depth=8)
     leg_bytes: int = 9 << 20
     single_shares: int = 16
-    each_threads: int = 64
     inline_groups: int = 1024
     single_threads: int = 512
     held: int = 2

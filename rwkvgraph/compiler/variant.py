@@ -91,9 +91,9 @@ NO_ROW: Row = (Amount(), Amount(), Amount(), Amount())
 class Variant:
     """One kernel that can run a pass: its shader, its uniform's rows (the first is `size`), its grid.
 
-    max_rows: the most rows it is chosen for; None for any number. one_each: whether only where every slot, of
-    which its grid is as deep, has a single row. after: the kernel that goes on with what this one leaves, of
-    the same bindings and table.
+    max_rows: the most rows it is chosen for; None for any number. is_one_each: chosen only where each slot
+    has one row: where its grid is as deep as there are rows. after: the kernel that goes on with what this
+    one leaves, of the same bindings and table.
     """
 
     source: Source
@@ -101,11 +101,11 @@ class Variant:
     grid: Grid
     max_rows: int | None = None
     after: Variant | None = None
-    one_each: bool = False
+    is_one_each: bool = False
 
     def takes(self, rows: int, sizes: Sizes) -> bool:
         """Whether it can run a pass of so many rows."""
-        if self.one_each and rows != self.grid.deep.at(sizes):
+        if self.is_one_each and rows != self.grid.deep.at(sizes):
             return False
         return self.max_rows is None or rows <= self.max_rows
 
@@ -119,4 +119,5 @@ class Variant:
 
     def __repr__(self) -> str:
         rows = "any number of rows" if self.max_rows is None else f"up to {self.max_rows} rows"
+        rows = "a row in each slot" if self.is_one_each else rows
         return f"Variant({self.source.text.count(chr(10)) + 1} lines of WGSL, for {rows})"

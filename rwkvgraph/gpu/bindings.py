@@ -56,7 +56,10 @@ class Bindings:
         return not self._is_made or any(self._capacity[dim] < sizes[dim] for dim in self._kept)
 
     def grow(self, sizes: Sizes) -> None:
-        """Make scratch, inputs and outputs large enough; those of an earlier, shorter run go."""
+        """Make scratch, inputs and outputs large enough; those of earlier, shorter runs go.
+
+        None of these may still be in flight.
+        """
         self._is_made = True
         wanted = {dim: self._room(dim, sizes[dim]) for dim in self._kept}
         self._capacity = {dim: max(self._capacity.get(dim, 0), size) for dim, size in wanted.items()}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from rwkvgraph.compiler.variant import Variant
 from rwkvgraph.graph import Graph
 from rwkvgraph.hook import Site
 from rwkvgraph.op import Buffer, Map, Tensor, TensorOp, format_shape
@@ -250,14 +251,29 @@ def _access(is_writable: bool, is_texture: bool) -> str:
 
 
 def _variants(writer: Writer, step: Lowered) -> list[list[Any]]:
-    """[shader, most rows or 0, workgroups, threads, whether it is the one that runs], then what goes on."""
+    """[shader, for which rows, workgroups, threads, whether it is the one that runs] of each kernel."""
     limit = writer.stages.target.limits.max_workgroups_per_dimension
     chosen = step.item.variant(writer.sizes)
     found: list[list[Any]] = []
+    before = None
     for variant in step.item.variants:
         for kernel in variant.kernels:
             grid = " × ".join(map(str, kernel.grid.at(writer.sizes, limit)))
             shader = writer.tables.shader(kernel.source.text)
             is_run = variant is chosen and kernel is variant
-            found.append([shader, variant.max_rows or 0, grid, kernel.source.threads, is_run])
+            label = _rows_of(variant, before) if kernel is variant else "then"
+            found.append([shader, label, grid, kernel.source.threads, is_run])
+        before = variant
     return found
+
+
+def _rows_of(variant: Variant, before: Variant | None) -> str:
+    """Which rows a kernel is for, that comes after another."""
+    most, fewer = variant.max_rows, before.max_rows or 0 if before else 0
+    if variant.is_one_each:
+        return "1 row a slot"
+    if most is None:
+        return "any rows" if before is None else "more rows"
+    if most == fewer + 1:
+        return "1 row" if most == 1 else f"{most} rows"
+    return f"to {most} rows"

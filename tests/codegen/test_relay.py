@@ -50,7 +50,7 @@ fn part_of(unit: u32) -> u32 {{
 fn weight(index: u32) -> u32 {{
     return {weight};
 }}
-fn stage(index: u32) -> u32 {{
+fn bring(index: u32) -> u32 {{
     return index;
 }}
 fn finish(index: u32) {{
@@ -117,21 +117,21 @@ def test_an_engine_is_there_once_on_the_table_of_all_legs() -> None:
     assert "var<workgroup> table: array<vec4<u32>, 25>;" in text
     # What differs is chosen by leg, what does not is asked for without.
     assert re.search(r"fn weight\(index: u32\) -> u32 \{\n    switch leg_now", text)
-    assert re.search(r"fn stage\(index: u32\) -> u32 \{\n    return stage_0\(index\);", text)
+    assert re.search(r"fn bring\(index: u32\) -> u32 \{\n    return bring_0\(index\);", text)
 
 
 def test_functions_that_call_what_reads_their_own_tables_are_not_the_same() -> None:
     def ragged(source: Source) -> Source:
-        inside = "fn inside(index: u32) -> u32 {\n    return min(index, here.at[0u].w);\n}\nfn stage("
-        text = source.text.replace("fn stage(", inside, 1).replace(
+        inside = "fn inside(index: u32) -> u32 {\n    return min(index, here.at[0u].w);\n}\nfn bring("
+        text = source.text.replace("fn bring(", inside, 1).replace(
             "    return index;", "    return inside(index);"
         )
         return Source(text, source.bindings, 64, source.label, source.engine)
 
     same = [Leg(with_engine("b1[index]"), (0,), 3), Leg(with_engine("b1[index]"), (0,), 3)]
-    assert "return stage_1(index);" not in relay("two", same, (X, Y), 64).text
+    assert "return bring_1(index);" not in relay("two", same, (X, Y), 64).text
     apart = [Leg(ragged(leg.source), (0,), 3) for leg in same]
-    assert "return stage_1(index);" in relay("two", apart, (X, Y), 64).text
+    assert "return bring_1(index);" in relay("two", apart, (X, Y), 64).text
 
 
 def test_a_relay_has_one_engine() -> None:

@@ -114,6 +114,16 @@ def test_an_entry_point_by_matrices(golden: Golden, units: Units) -> None:
     golden(f"kernels/matmul_matrix_{units}.wgsl", text.strip("\n") + "\n")
 
 
+def test_an_entry_point_of_a_relays_product(golden: Golden) -> None:
+    text = matmul_main(Shape("share", 64, 4, 1, depth=8), subgroups=True)
+    golden("kernels/matmul_share.wgsl", text.strip("\n") + "\n")
+
+
+def test_an_entry_point_whose_subgroups_add_up_and_keep(golden: Golden) -> None:
+    text = matmul_main(Shape("split", 64, 4, 1), subgroups=True, keeps=True)
+    golden("kernels/matmul_split_4x1_subgroups.wgsl", text.strip("\n") + "\n")
+
+
 def test_an_entry_point_that_adds_up(golden: Golden) -> None:
     golden("kernels/matmul_adding.wgsl", adding(MATRICES) + "\n")
 

@@ -24,7 +24,7 @@ KIB = 1 << 10
 
 @pytest.fixture
 def limited(gpu: Context) -> Iterator[Open]:
-    """limited(**limits): another context on the device, which believes in these limits."""
+    """limited(**limits): another context on the device, which believes in these limits, at most its own."""
     opened: list[Context] = []
 
     def open_context(**limits: int) -> Context:

@@ -95,10 +95,14 @@ def test_operations_of_hooks_are_in_pairs_and_change_what_they_multiply(pairing:
         assert np.abs(given - wanted).max() <= 2e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("width", [128, 192])
 def test_rows_wider_than_what_is_held_and_than_a_turn_of_threads(
-    pairing: Context, monkeypatch: pytest.MonkeyPatch
+    pairing: Context, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    """Few threads stand in for many columns: a second held lane, a loop behind, more turns of a product."""
+    """Few threads stand in for many columns: a second held lane, a loop behind, more turns of a product.
+
+    Of 128 columns a thread keeps four lanes while it prepares a product, of 192 it reads six again.
+    """
     few = replace(
         tuning.GPU,
         row_threads=8,
@@ -107,7 +111,7 @@ def test_rows_wider_than_what_is_held_and_than_a_turn_of_threads(
         matmul=(Shape("split", 8, 4, 1, max_tokens=1), *tuning.GPU.matmul[1:]),
     )
     monkeypatch.setattr(tuning, "GPU", few)
-    tensors = synthetic(layers=2, width=192, version="v7")
+    tensors = synthetic(layers=2, width=width, version="v7")
     model, wanted = Model.load(tensors, pairing), expect(tensors, PROMPT)
     check_one_by_one(model, wanted)
     assert pairs_of(model)

@@ -1,6 +1,7 @@
-// The recurrence of one head of one slot for a single token. A lane of the head's columns (values) belongs to $shares threads
-// side by side, each of which holds $each of its rows (keys) in registers. All of them prepare the token and finish
-// it, so that all they load is under way at once; what its rows and columns need goes round through workgroup memory.
+// The recurrence of one head of one slot for a single token. A lane of the head's columns (values) belongs to $shares
+// threads side by side, each of which holds $each of its rows (keys) in registers. All of them prepare the token and
+// finish it, so that all they load is under way at once; what its rows and columns need goes round through workgroup
+// memory.
 var<workgroup> numbers: array<vec4<f32>, $size>;
 $shared
 var<workgroup> shared_sums: array<f32, $sums * $threads>;

@@ -31,31 +31,31 @@ fn work(unit: u32, thread: u32, subgroup: u32, lane: u32) {
     let place = here.at[part * 3u + 1u];
     let source = here.at[part * 3u + 2u];
     let base = source.x / 4u;
-    // 1 << bits subgroups share the columns of a quad.
-    let size = firstTrailingBit(subgroup);
-    let most = firstLeadingBit(min(${threads}u, ${chunk}u / ${unroll}u) >> size);
-    let bits = most - min(most, 32u - countLeadingZeros(source.z - 1u));
+    // Powers of two: threads of a subgroup, subgroups that can share a quad's columns, and those that do.
+    let subgroup_bits = firstTrailingBit(subgroup);
+    let most_bits = firstLeadingBit(max(min(${threads}u, ${chunk}u / ${unroll}u) >> subgroup_bits, 1u));
+    let split_bits = most_bits - min(most_bits, 32u - countLeadingZeros(source.z - 1u));
     let last_row = shape.y - 1u;
-    let mine = thread >> size;
-    let split = 1u << bits;
-    let quads = ${threads}u >> (size + bits);
+    let mine = thread >> subgroup_bits;
+    let split = 1u << split_bits;
+    let quads = ${threads}u >> (subgroup_bits + split_bits);
     let piece = mine & (split - 1u);
-    let row = mine >> bits;
+    let own = mine >> split_bits;
     let stride = split * ${unroll}u * subgroup;
-    let nearest = min(share.first + row, max(share.end, 1u) - 1u);
+    let nearest = min(share.first + own, max(share.end, 1u) - 1u);
     let k = piece * ${unroll}u * subgroup + lane;
     let last = shape.z - 1u;
 $loads
     prepare(thread, subgroup);
     for (var start = share.first; start < share.end; start += quads) {
-        let quad = min(start + row, share.end - 1u);
-        let is_mine = start + row < share.end;
+        let quad = min(start + own, share.end - 1u);
+        let is_mine = start + own < share.end;
 $zeros
         for (var chunk = 0u; chunk < shape.z; chunk += ${chunk}u) {
             let end = min(chunk + ${chunk}u, shape.z);
             if start == share.first || shape.z > ${chunk}u {
                 workgroupBarrier(); // others may still read the columns before
-                stage(part, base, 2u * chunk, 2u * (end - chunk), thread);
+                bring(part, base, 2u * chunk, 2u * (end - chunk), thread);
                 workgroupBarrier();
             }
             for (var k0 = chunk + piece * ${unroll}u * subgroup; k0 < end; k0 += stride) {

@@ -115,13 +115,10 @@ function passPanel({ section, card }) {
   ];
 }
 
-/** The pass's kernels: one, or several by the number of rows. */
+/** The pass's kernels: one, or several by the number of rows, and of slots. */
 function shaders(card) {
   const place = el("div");
-  const buttons = card.variants.map(([shader, most, grid, threads, chosen], at) => {
-    const before = at ? card.variants[at - 1][1] : 0;
-    const goesOn = at > 0 && card.variants[at - 1][1] === most;
-    const label = goesOn ? "then" : most ? (most === before + 1 ? `${most} row${most > 1 ? "s" : ""}` : `to ${most} rows`) : before ? "more rows" : "any rows";
+  const buttons = card.variants.map(([shader, label, grid, threads], at) => {
     const show = () => {
       buttons.forEach((button, other) => button.setAttribute("aria-pressed", String(other === at)));
       place.replaceChildren(code(DATA.shaders[shader].trimEnd(), "wgsl", true));

@@ -51,7 +51,7 @@ def test_a_token_in_each_slot_has_a_kernel_that_takes_no_second() -> None:
     item = next(item for item in program.passes if item.group.kind == "wkv")
     one, each, many = item.variants
     sizes = {T: 4, O: 1, N: 4, B: 9, E: 1}
-    assert (one.max_rows, each.one_each, many.one_each) == (1, True, False)
+    assert (one.max_rows, each.is_one_each, many.is_one_each) == (1, True, False)
     assert item.variant(sizes | {T: 1, N: 1}) is one
     assert item.variant(sizes) is each
     assert item.variant(sizes | {T: 5}) is item.variant(sizes | {N: 1}) is many

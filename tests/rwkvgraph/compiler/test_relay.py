@@ -218,6 +218,22 @@ def test_products_of_many_workgroups_do_not_do_rows_again() -> None:
         assert not compile(graph("v7"), None, replace(NVIDIA, resident=0)).relays
 
 
+def test_a_legs_workgroups_are_not_bound_by_what_a_device_dispatches() -> None:
+    few = replace(NVIDIA, limits=replace(NVIDIA.limits, max_workgroups_per_dimension=20))
+    ours, others = program("v7", few).relays[1].variant, program("v7").relays[1].variant
+    assert ours.table == others.table
+
+
+def test_passes_of_a_whole_table_are_no_relay() -> None:
+    table = Buffer("table", (70_000, 64))
+    with tape() as items:
+        x = table.tensor
+        for _ in range(3):
+            x = ops.matmul(matrix(np.eye(64)), ops.softmax(x))
+        ops.blit(x, Buffer("out", (70_000, 64)).tensor)
+    assert not compile(Graph(tuple(items)), None, NVIDIA).relays
+
+
 def test_workgroups_of_a_relay_are_shared_out_by_rows_and_columns() -> None:
     compiled = program("v7")
     item = next(p for p in compiled.passes_of(1) if p.label.startswith("matmul×7"))

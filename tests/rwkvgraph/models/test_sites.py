@@ -214,8 +214,8 @@ def check_same_program(graph: Graph, hooks: Hooks, target: Target) -> None:
     for a, b in zip(hooked.passes, bare.passes, strict=True):
         assert (a.rows, a.needs) == (b.rows, b.needs)
         assert [one.source.text for one in a.variants] == [one.source.text for one in b.variants]
-        assert [(one.table, one.grid, one.max_rows) for one in a.variants] == [
-            (one.table, one.grid, one.max_rows) for one in b.variants
+        assert [(one.table, one.grid, one.max_rows, one.is_one_each) for one in a.variants] == [
+            (one.table, one.grid, one.max_rows, one.is_one_each) for one in b.variants
         ]
 
 

@@ -212,6 +212,7 @@ def test_the_kernels_of_other_devices_give_the_same(gpu: Context, rng: Numbers, 
             y = ops.layer_norm(x, vector(rng, width), vector(rng, width))
             ops.blit(ops.softmax(ops.matmul(matrix(rng.normal(size=(37, width)) / 8), y)), rows(rng, 37))
             recurrence(rng, width // 2, 1)
+            recurrence(rng, width // 2, 2, cuts=(1, 1, 1))
             ops.blit(ops.matmul(matrix(rng.normal(size=(9, 8))), rows(rng, 8, 40)), rows(rng, 9, 40))
         check_graph(Graph(tuple(items)), gpu, target=target)
 

@@ -163,6 +163,15 @@ def test_a_pass_shows_its_bindings_and_its_shader(plain: Path, tab: Tab, stages:
     assert tab.run("document.querySelector('#panel code').textContent") == variants[-1].source.text.rstrip()
 
 
+def test_the_kernels_of_a_pass_say_which_rows_they_are_for(stages: Stages) -> None:
+    (view,) = (view for view in data_of(page(stages, "program"))["stages"] if view["name"] == "program")
+    cards = [card for section in unpack(view["sections"]) for card in section["cards"]]
+    labels = {card["kind"]: [item[1] for item in card["variants"]] for card in cards}
+    assert labels["wkv"] == ["1 row", "1 row a slot", "more rows"]
+    assert labels["row"] == ["1 row", "to 256 rows", "more rows"]
+    assert labels["matmul"][0] == "1 row"
+
+
 def test_a_site_shows_its_slots_and_how_to_hook_it(plain: Path, tab: Tab) -> None:
     tab.open(plain)
     tab.click('[id="site-PostAttLinear(0)"]')
