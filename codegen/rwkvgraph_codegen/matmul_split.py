@@ -23,41 +23,45 @@ def split(
     `finish` is given what `keep(part, i0, i2)` loaded before the sums. looks: workgroups beyond the last only
     call `look_ahead(part, thread)`.
     """
-    rows, tokens, threads = shape.rows, shape.tokens, shape.threads
-    groups = rows // 4
-    results = groups * tokens
     inputs = ", @builtin(subgroup_size) subgroup: u32,\n        @builtin(subgroup_invocation_id) lane: u32"
-    out = [f"var<workgroup> partials: array<vec4<f32>, {threads * results}>;"]
-    out.append(head(threads, inputs if subgroups else ""))
+    results = shape.rows // 4 * shape.tokens
+    out = [f"var<workgroup> partials: array<vec4<f32>, {shape.threads * results}>;"]
+    out.append(head(shape.threads, inputs if subgroups else ""))
     if looks:  # all threads of such a workgroup return, so that none waits at a barrier for others
         out += ["    if !is_inside {", "        look_ahead(part, thread);", "        return;", "    }"]
-    out.append(f"    let first_token = group.x * {tokens}u;")
-    if tokens > 1:
-        out.append(f"    let first_row = (unit - shape.x) * {rows}u;")
-    else:
-        out += [
-            f"    let teams = source.z & {(1 << TEAM_BITS) - 1}u;",
-            f"    let each = source.z >> {TEAM_BITS}u;",
-            f"    let team = thread * teams / {threads}u;",
-            "    let mine = thread - team * each;",
-            f"    let first_row = ((unit - shape.x) * teams + team) * {rows}u;",
-        ]
-    out += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]
-    out += [
-        f"    let base{t} = (source.x + min(first_token + {t}u, last_token) * source.y) / 4u;"
-        for t in range(tokens)
-    ]
-    out += [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
-    own, each = ("thread", f"{threads}u") if tokens > 1 else ("mine", "each")
+    out += _places(shape)
+    own, each = ("thread", f"{shape.threads}u") if shape.tokens > 1 else ("mine", "each")
     if keeps:
-        result = f"min(((unit - shape.x) * teams + min(thread, teams - 1u)) * {rows}u, last_row)"
+        result = f"min(((unit - shape.x) * teams + min(thread, teams - 1u)) * {shape.rows}u, last_row)"
         out.append(f"    let kept = keep(part, min(first_token, last_token), place.z + {result} / 4u);")
     out += _prepared_loop(shape, subgroups, own, each) if prepares else _loop(shape, own, each)
     if subgroups:
-        out += _reduce_subgroups(shape) if tokens > 1 else _reduce_teams(shape, keeps)
+        out += _reduce_subgroups(shape) if shape.tokens > 1 else _reduce_teams(shape, keeps)
     else:
         out += _reduce_tree(shape)
     return "\n".join(out) + "\n}"
+
+
+def _places(shape: Shape) -> list[str]:
+    """Lines that say where a thread's rows and tokens are, and begin their sums."""
+    rows, tokens = shape.rows, shape.tokens
+    lines = [f"    let first_token = group.x * {tokens}u;"]
+    if tokens > 1:
+        lines.append(f"    let first_row = (unit - shape.x) * {rows}u;")
+    else:
+        lines += [
+            f"    let teams = source.z & {(1 << TEAM_BITS) - 1}u;",
+            f"    let each = source.z >> {TEAM_BITS}u;",
+            f"    let team = thread * teams / {shape.threads}u;",
+            "    let mine = thread - team * each;",
+            f"    let first_row = ((unit - shape.x) * teams + team) * {rows}u;",
+        ]
+    lines += [f"    let row{r} = place.x + min(first_row + {r}u, last_row) * place.y;" for r in range(rows)]
+    lines += [
+        f"    let base{t} = (source.x + min(first_token + {t}u, last_token) * source.y) / 4u;"
+        for t in range(tokens)
+    ]
+    return lines + [f"    var sum{r}_{t} = 0.0;" for r in range(rows) for t in range(tokens)]
 
 
 def _loop(shape: Shape, own: str, each: str) -> list[str]:
