@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rwkvgraph_codegen.kernel import prelude
+from rwkvgraph_codegen.kernel import of_subgroups, prelude
 from rwkvgraph_codegen.source import fill
 
 
@@ -130,22 +130,14 @@ def _with_subgroups(name: str, head: Head, folded: str, combine: str) -> str:
         for n in distances
         if n < min(head.threads, MOST_SUBGROUP)
     ]
-    most = max(1, head.threads // 32)
-    unrolled = [
-        f"    b = shared_sums[first + min({at}u, count - 1u) * {head.shares}u];\n"
-        f"    a = select(a, {combine}, {at}u < count);"
-        for at in range(1, most)
-    ]
     return fill(
         prelude("reduce_head.wgsl"),
         name=name,
         folded=folded,
-        combined=combine,
         threads=head.threads,
         shares=head.shares,
         steps="\n".join(steps),
-        unrolled="\n".join(unrolled),
-        most=most,
+        rest=of_subgroups(f"shared_sums[first + $at * {head.shares}u]", combine, head.threads),
     )
 
 

@@ -15,8 +15,6 @@ MAP_THREADS = 64
 MOST_KEPT = 4
 """Lanes of a row that a thread keeps while it prepares a product: few registers, and few texts."""
 
-LOWEST_LANES = f"vec4<f32>({LOWEST})"
-
 _MAP = """
 @compute @workgroup_size($threads)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -164,13 +162,8 @@ def reductions(phases: list[Phase], threads: int, subgroups: bool, memory: str =
 
 def _reduction(combine: str, is_one: bool, threads: int, subgroups: bool, memory: str) -> str:
     template = prelude("reduce_subgroup.wgsl" if subgroups else "reduce_tree.wgsl")
-    part, most = ".x" if is_one else "", max(1, threads // 32)
+    part = ".x" if is_one else ""
     combined = "a + b" if combine == "+" else "max(a, b)"
-    unrolled = [
-        f"    b = {memory}[place + min({at}u, count - 1u)]{part};\n"
-        f"    a = select(a, {combined}, {at}u < count);"
-        for at in range(1, most)
-    ]
     return fill(
         template,
         name=_reducer(combine, is_one),
@@ -180,9 +173,23 @@ def _reduction(combine: str, is_one: bool, threads: int, subgroups: bool, memory
         memory=memory,
         combined=combined,
         subgroup="subgroupAdd" if combine == "+" else "subgroupMax",
-        unrolled="\n".join(unrolled),
-        most=most,
+        rest=of_subgroups(f"{memory}[place + $at]{part}", combined, threads),
     )
+
+
+def of_subgroups(result: str, combined: str, threads: int) -> str:
+    """Lines that combine into `a` the results of `count` subgroups, of which `a` is the first.
+
+    result: the expression for that of subgroup $at. No loop loads those of subgroups of 32 threads or more.
+    """
+    usual = max(1, threads // 32)
+    lines = []
+    for at in range(1, usual):
+        lines.append(f"    b = {fill(result, at=f'min({at}u, count - 1u)')};")
+        lines.append(f"    a = select(a, {combined}, {at}u < count);")
+    lines.append(f"    for (var index = {usual}u; index < count; index++) {{")
+    lines.append(f"        b = {fill(result, at='index')};")
+    return "\n".join([*lines, f"        a = {combined};", "    }"])
 
 
 def _start(combine: str, is_one: bool) -> str:

@@ -184,21 +184,19 @@ def _lower_wkv(group: Group, plan: Plan, target: Target) -> Pass:
     made = _pass(group, *lower_wkv(group, plan, domain, target), domain)
     if target.kind == "cpu" and not target.resident:
         return made
-    writer, source, grid = lower_wkv(group, plan, domain, target, tuning_for(target).share.threads)
-    assert writer.buffers == list(made.buffers), "only the kernel differs"
-    single = Variant(source, (size_row(domain), *writer.table), grid, 1)
+    single = _few_tokens(made, plan, domain, target, tuning_for(target).share.threads)
     if target.kind == "gpu":
-        made = replace(made, variants=(single, *_each(made, plan, domain, target), *made.variants))
+        each = [_few_tokens(made, plan, domain, target)] if has_heads(group) else []
+        made = replace(made, variants=(single, *each, *made.variants))
     return _with_leg(made, single, target)
 
 
-def _each(item: Pass, plan: Plan, domain: Domain, target: Target) -> list[Variant]:
-    """The kernel for runs of one token in each slot, of a recurrence with a matrix a head."""
-    if not has_heads(item.group):
-        return []
-    writer, source, grid = lower_wkv(item.group, plan, domain, target, is_each=True)
+def _few_tokens(item: Pass, plan: Plan, domain: Domain, target: Target, threads: int = 0) -> Variant:
+    """A recurrence's kernel for runs of one token, of so many threads a workgroup; or of one in each slot."""
+    writer, source, grid = lower_wkv(item.group, plan, domain, target, threads, is_each=not threads)
     assert writer.buffers == list(item.buffers), "only the kernel differs"
-    return [Variant(source, (size_row(domain), *writer.table), grid, is_one_each=True)]
+    most = 1 if threads else None
+    return Variant(source, (size_row(domain), *writer.table), grid, most, is_one_each=not threads)
 
 
 def _parts(writer: Writer, subgroups: bool = False) -> Parts:

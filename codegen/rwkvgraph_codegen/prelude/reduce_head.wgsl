@@ -11,10 +11,6 @@ $steps
     workgroupBarrier();
     // All of them are loaded at once, where subgroups have 32 threads or more.
     a = shared_sums[first];
-$unrolled
-    for (var index = ${most}u; index < count; index++) {
-        b = shared_sums[first + index * ${shares}u];
-        a = $combined;
-    }
+$rest
     return a;
 }

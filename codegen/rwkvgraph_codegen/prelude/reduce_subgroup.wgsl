@@ -9,10 +9,6 @@ fn $name(thread: u32, value: $type, subgroup: u32, place: u32) -> $type {
     let count = (${threads}u + subgroup - 1u) >> bits;
     var a = $memory[place]$part;
     var b = a;
-$unrolled
-    for (var index = ${most}u; index < count; index++) {
-        b = $memory[place + index]$part;
-        a = $combined;
-    }
+$rest
     return a;
 }
