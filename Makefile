@@ -14,6 +14,8 @@ PYTEST_ARGS ?= -n 2 --dist loadfile -m "not slow"
 # Tests of whole models and hooks that run a second time, with what is made for GPUs alone.
 AS_GPU := tests/examples $(addprefix tests/rwkvgraph/, models/test_every_slot.py models/test_versions.py \
     test_batching.py test_capture.py test_hooks.py test_state.py)
+# Those that need subgroups of 16 threads, run once more where llvmpipe has them; usually its have 8.
+WIDE := tests/rwkvgraph/test_parts.py tests/rwkvgraph/models/test_v7.py -k "test_parts or share_a_head"
 
 # llvmpipe's compiled shaders: the wheel, the demo and both workers share them, also where there is no home to keep
 # them in. `make clean` forgets them.
@@ -54,6 +56,7 @@ types: $(VENV)/.installed-dev
 pytest: $(VENV)/.installed-dev adapter
 	if [ -e $(VENV)/.adapter ] || [ -n "$$CI" ]; then export RWKVGRAPH_REQUIRE_GPU=1; fi; \
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "gpu and not slow" --as-gpu $(AS_GPU) && \
+	LP_NATIVE_VECTOR_WIDTH=512 $(BIN)/python -m pytest -q -n 2 -m "gpu and not slow" $(WIDE) && \
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # The wheel as a user gets it: in an environment of its own, run from a folder that is no checkout.

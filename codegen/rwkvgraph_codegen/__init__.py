@@ -11,6 +11,12 @@ from rwkvgraph_codegen.head import HeadRule as HeadRule
 from rwkvgraph_codegen.head import ScanRule as ScanRule
 from rwkvgraph_codegen.head import head_text as head_text
 from rwkvgraph_codegen.head import scan_text as scan_text
+from rwkvgraph_codegen.head import taken_by as taken_by
+from rwkvgraph_codegen.head_part import PARTS as PARTS
+from rwkvgraph_codegen.head_part import REST as REST
+from rwkvgraph_codegen.head_part import HeadPart as HeadPart
+from rwkvgraph_codegen.head_part import part_text as part_text
+from rwkvgraph_codegen.head_part import rest_text as rest_text
 from rwkvgraph_codegen.head_sums import Head as Head
 from rwkvgraph_codegen.held import hold as hold
 from rwkvgraph_codegen.kernel import Phase as Phase

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 
@@ -18,13 +18,15 @@ class HeadRule:
 
     `numbers`: four expressions over the operands ($r, $k, …), taken at the row's own key; a step sees them as
     $t.x to $t.w. `look`: one more, and before any row changes $seen = Σ rows $s * look; empty where nothing
-    needs it. `step`: the lines that bring a row's lane $s of columns forward and add to the result $y;
-    operands in them are those of the columns.
+    needs it. `step`: the lines that bring a row's columns $s, of type $V, forward and add to the result $y;
+    operands in them are those of the columns. `idle`: numbers with which, and a look of 0, a step leaves its
+    row as it was, whatever the operands; without them workgroups never share a head.
     """
 
     numbers: tuple[str, str, str, str]
     step: tuple[str, ...]
     look: str = ""
+    idle: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,32 +66,47 @@ def scan_text(buffer: str, lanes: int, rule: ScanRule, inputs: Lanes) -> dict[st
 
 
 def _workgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> dict[str, object]:
-    lines: dict[str, list[str]] = {"load": [], "look": [], "update": [], "store": []}
     own = {name: values[0] for name, values in inputs.items()}
-    taken = _taken(rule, inputs)
-    names = {**own, **{name: f"column_{name}" for name in taken}, "seen": "seen", "y": "sum"}
-    if rule.look:
-        lines["look"].append("var seen = V(0.0);")
+    taken = taken_by(rule, inputs)
+    # Every `shares`th row: the threads of a column then read neighbouring places.
+    lines = {"load": [], "store": [], **rows_text(rule, own, taken, "V", range(0, head.size, head.shares))}
     for j in range(head.each):
-        place = f"{buffer}[(column + {j}u * place.z) / {head.lanes}u]"
+        place = f"{buffer}[(column + {head.shares * j}u * place.z) / {head.lanes}u]"
         lines["load"].append(f"var s{j} = {place};")
-        if rule.look:
-            lines["look"].append(f"seen = fma(s{j}, V(looks[row + {j}u]), seen);")
-        lines["update"].append(f"let t{j} = numbers[row + {j}u];")
-        lines["update"] += _step(rule, {**names, "s": f"s{j}", "t": f"t{j}"})
         lines["store"].append(f"{place} = s{j};")
-    if rule.look:
-        lines["look"].append("seen = sum_shares(thread, seen, 0u);")
     at = f"[token * {head.columns}u + i2]"
     lines["take"] = [f"let column_{name} = columns_{name}{at};" for name in taken]
     lines["hand_out"] = _hand_out(head, rule, own, taken)
     sizes: dict[str, object] = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
-    sizes |= {"threads": head.threads, "each": head.each, "turn": "1u" if rule.look else "token % 2u"}
+    sizes |= {"threads": head.threads, "each": head.each, "places": head.places}
     texts = {"shared": _shared(head, rule, taken), "sum_shares": sum_shares(head)}
+    texts["turn"] = "1u" if rule.look else "token % 2u"
     return {**_indented(lines, head.is_single), **sizes, **texts, **reductions_of(head)}
 
 
-def _taken(rule: HeadRule, inputs: Lanes) -> list[str]:
+def rows_text(
+    rule: HeadRule, own: Mapping[str, str], taken: Sequence[str], kind: str, places: Sequence[int]
+) -> dict[str, list[str]]:
+    """The lines by which a thread looks at its rows of the state, and those that bring them forward.
+
+    own: the variables of the operands. taken: of those, the ones that a step takes of its columns. kind: the
+    type of those. places: of each row's numbers, counted from `row`.
+    """
+    lines: dict[str, list[str]] = {"look": [], "update": []}
+    names = {**own, **{name: f"column_{name}" for name in taken}, "seen": "seen", "y": "sum", "V": kind}
+    if rule.look:
+        lines["look"].append(f"var seen = {kind}(0.0);")
+    for j, place in enumerate(places):
+        if rule.look:
+            lines["look"].append(f"seen = fma(s{j}, {kind}(looks[row + {place}u]), seen);")
+        lines["update"].append(f"let t{j} = numbers[row + {place}u];")
+        lines["update"] += _step(rule, {**names, "s": f"s{j}", "t": f"t{j}"})
+    if rule.look:
+        lines["look"].append("seen = sum_shares(thread, seen, 0u);")
+    return lines
+
+
+def taken_by(rule: HeadRule, inputs: Iterable[str]) -> list[str]:
     """The operands that a step takes of its columns."""
     used = {name for line in rule.step for name in Template(line).get_identifiers()}
     return [name for name in inputs if name in used]
@@ -100,7 +117,7 @@ def _shared(head: Head, rule: HeadRule, taken: Sequence[str]) -> str:
     count = f"{head.tokens} * {head.columns}"
     lines = [f"var<workgroup> columns_{name}: array<V, {count}>;" for name in taken]
     if rule.look:
-        lines.append(f"var<workgroup> looks: array<f32, {head.tokens} * {head.size}>;")
+        lines.append(f"var<workgroup> looks: array<f32, {head.tokens} * {head.places}>;")
     return "\n".join(lines)
 
 
@@ -124,8 +141,8 @@ def _subgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> di
     lines["load"] = [f"let i2_{q} = thread + {8 * q}u;" for q in lanes]
     for q in lanes:
         if rule.look:
-            lines["look"] += [f"let look{q} = {_filled(rule.look, names[q])};", f"var seen{q} = V(0.0);"]
-        values = [f"({_filled(number, names[q])})" for number in rule.numbers]
+            lines["look"] += [f"let look{q} = {filled(rule.look, names[q])};", f"var seen{q} = V(0.0);"]
+        values = [f"({filled(number, names[q])})" for number in rule.numbers]
         for part in "xyzw":
             lines["update"].append(
                 f"let row{q}{part} = vec4<f32>({', '.join(f'{v}.{part}' for v in values)});"
@@ -138,7 +155,7 @@ def _subgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> di
         lines["update"].append(f"let t{j} = subgroupBroadcast(row{lane}{part}, {thread}u);")
         for q in lanes:
             place = f"{buffer}[(column + {j}u * place.z) / 4u + i2_{q}]"
-            mine = {**names[q], "s": f"s{j}_{q}", "t": f"t{j}", "seen": f"seen{q}", "y": f"y{q}"}
+            mine = {**names[q], "V": "V", "s": f"s{j}_{q}", "t": f"t{j}", "seen": f"seen{q}", "y": f"y{q}"}
             lines["load"].append(f"var s{j}_{q} = {place};")
             if rule.look:
                 lines["look"].append(f"seen{q} = fma(s{j}_{q}, V(look_{j}), seen{q});")
@@ -149,23 +166,24 @@ def _subgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> di
 
 def _step(rule: HeadRule, names: Mapping[str, str]) -> list[str]:
     """Lines that bring a row of the state forward by a token."""
-    return [_filled(line, names) for line in rule.step]
+    return [filled(line, names) for line in rule.step]
 
 
-def _filled(text: str, names: Mapping[str, str]) -> str:
+def filled(text: str, names: Mapping[str, str]) -> str:
+    """Text of a rule with the operands' variables in it."""
     return Template(text).substitute(names)
 
 
 def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str], taken: Sequence[str]) -> list[str]:
     """Lines that put what a thread has prepared of its token where all threads can read it."""
-    lines = [f"let n{at} = {_filled(number, names)};" for at, number in enumerate(rule.numbers)]
+    lines = [f"let n{at} = {filled(number, names)};" for at, number in enumerate(rule.numbers)]
     if rule.look:
-        lines.append(f"let look = {_filled(rule.look, names)};")
+        lines.append(f"let look = {filled(rule.look, names)};")
     own = "token" if head.is_single else "share"
     writes = []
     for index in range(head.lanes):
         part = f".{'xyzw'[index]}" if head.lanes == 4 else ""
-        row = f"{own} * {head.size}u + i2 * {head.lanes}u + {index}u"
+        row = f"{own} * {head.places}u + i2 * {head.lanes}u + {index}u"
         writes.append(f"numbers[{row}] = vec4<f32>({', '.join(f'n{at}{part}' for at in range(4))});")
         if rule.look:
             writes.append(f"looks[{row}] = look{part};")

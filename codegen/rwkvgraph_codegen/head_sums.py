@@ -46,11 +46,11 @@ class Head:
         return [f"i2_{q}" for q in range(self.columns // 8)] if self.is_subgroup else ["i2"]
 
     def memory(self, sums: int) -> int:
-        """Bytes of workgroup memory: six numbers a row for each token, `sums` and two lanes a thread."""
+        """Bytes of workgroup memory: six numbers a place for each token, `sums` and two lanes a thread."""
         if self.is_subgroup:
             return 0
         exchanged = 0 if self.swaps else 2 * self.lanes * self.threads
-        return 4 * (6 * self.tokens * self.size + sums * self.threads + exchanged)
+        return 4 * (6 * self.tokens * self.places + sums * self.threads + exchanged)
 
     @property
     def swaps(self) -> bool:
@@ -61,6 +61,14 @@ class Head:
         """
         is_power = self.columns & (self.columns - 1) == 0
         return self.subgroups and self.shares in (2, 4, *((8, 16) if self.is_wide else ())) and is_power
+
+    @property
+    def places(self) -> int:
+        """Places of a token's rows in workgroup memory.
+
+        One more than there are rows: threads that write different tokens' then use different banks.
+        """
+        return self.size if self.tokens == 1 else self.size + 1
 
     @property
     def each(self) -> int:

@@ -21,6 +21,7 @@ class TokenLanes:
         self._shares = shares
         self._scopes = [Scope(writer, name, self.statements) for name in names]
         self._summed: set[str] = set()
+        self._given: set[TensorOp] = set()
 
     @property
     def sums(self) -> int:
@@ -33,9 +34,17 @@ class TokenLanes:
         Gives its operands' variables, a lane each, and the number of statements.
         """
         earlier = self._earlier(op)
-        inputs = {name: self._operand(op, name, tensor) for name, tensor in op.token_operands.items()}
+        inputs = self.operands(op)
         self._store([item for item in self._writer.inside_ops() if item in earlier])
         return inputs, len(self.statements)
+
+    def operands(self, op: Recurrence) -> dict[str, list[str]]:
+        """Write what the recurrence takes, and nothing that others need. Gives the variables, a lane each."""
+        return {name: self._operand(op, name, tensor) for name, tensor in op.token_operands.items()}
+
+    def rest(self) -> None:
+        """Write all that leaves the kernel but the state, where the recurrence's own value was given."""
+        self._store(list(self._writer.inside_ops()))
 
     def after(self, op: Recurrence) -> None:
         """Write what comes after it."""
@@ -44,6 +53,7 @@ class TokenLanes:
 
     def give(self, op: TensorOp, names: list[str]) -> None:
         """Let the value of an op be variables that the kernel's own text sets, a lane each."""
+        self._given.add(op)
         for scope, name in zip(self._scopes, names, strict=True):
             scope.give(op, name)
 
@@ -69,7 +79,10 @@ class TokenLanes:
 
     def _sum(self, op: TensorOp) -> None:
         """Emit the reductions over the head that a value needs, before the value itself."""
-        for want in wanted(self._writer.inside_ops(), [op]):
+        if op in self._given:
+            return
+        inside = [item for item in self._writer.inside_ops() if item not in self._given]
+        for want in wanted(inside, [op]):
             if not isinstance(want.op, Row):
                 continue
             for index, reduction in enumerate(want.op.reduce):

@@ -97,6 +97,11 @@ def check_plan(groups: Sequence[Group], plan: Plan) -> None:
         raise _broken("plan", f"{op!r} {'has no place' if op in last else 'stays, and has a place'}", op)
     for slot in plan.slots:
         _check_slot(slot, plan, home, last)
+    for index, group in enumerate(groups):
+        between = plan.between.get(group)
+        for op, place in plan.places.items():
+            if between is place.slot and home[op] <= index <= last[op]:
+                raise _broken("plan", f"{group!r} writes over {op!r} in {between.name}", op)
 
 
 def _check_slot(slot: Slot, plan: Plan, home: dict[TensorOp, int], last: dict[TensorOp, int]) -> None:
@@ -135,9 +140,8 @@ def check_program(fused: Fused, program: Program, limits: Limits) -> None:
             if after and (after.source.bindings, after.table) != (variant.source.bindings, variant.table):
                 raise _broken("lower", f"{item!r} has kernels that go on with each other, bound otherwise")
         last = item.variants[-1]
-        if last.max_rows is not None or last.is_one_each:
-            most = "one in each slot" if last.is_one_each else last.max_rows
-            raise _broken("lower", f"{item!r} has no shader for more rows than {most}")
+        if not last.is_for_any:
+            raise _broken("lower", f"{item!r} has no shader for any rows; its last is {last!r}")
 
 
 def _check_order(stage: str, items: Iterable[TensorOp | Site]) -> None:

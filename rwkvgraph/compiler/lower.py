@@ -10,7 +10,7 @@ from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.lower_inlined import lower_inlined
 from rwkvgraph.compiler.lower_matmul import lower_matmul
 from rwkvgraph.compiler.lower_sample import lower_sample
-from rwkvgraph.compiler.lower_wkv import has_heads, lower_wkv
+from rwkvgraph.compiler.lower_wkv import has_heads, lower_parts, lower_wkv
 from rwkvgraph.compiler.phases import phases_of, roots_of
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Pass
@@ -187,6 +187,7 @@ def _lower_wkv(group: Group, plan: Plan, target: Target) -> Pass:
     single = _few_tokens(made, plan, domain, target, tuning_for(target).share.threads)
     if target.kind == "gpu":
         each = [_few_tokens(made, plan, domain, target)] if has_heads(group) else []
+        made = _in_parts(made, plan, domain, target) if has_heads(group) else made
         made = replace(made, variants=(single, *each, *made.variants))
     return _with_leg(made, single, target)
 
@@ -197,6 +198,26 @@ def _few_tokens(item: Pass, plan: Plan, domain: Domain, target: Target, threads:
     assert writer.buffers == list(item.buffers), "only the kernel differs"
     most = 1 if threads else None
     return Variant(source, (size_row(domain), *writer.table), grid, most, is_one_each=not threads)
+
+
+def _in_parts(item: Pass, plan: Plan, domain: Domain, target: Target) -> Pass:
+    """A recurrence's pass, with the kernels by which workgroups share its heads where those are few."""
+    found = lower_parts(item.group, plan, domain, target)
+    if found is None:
+        return item
+    writer, sources, grids = found
+    assert writer.buffers[:-1] == list(item.buffers), "what others have no use for comes last"
+    table, tuning = (size_row(domain), *writer.table), tuning_for(target)
+    after = Variant(sources[1], table, grids[1])
+    variant = Variant(
+        sources[0],
+        table,
+        grids[0],
+        after=after,
+        min_each=tuning.part_tokens,
+        max_groups=tuning.part_groups,
+    )
+    return replace(item, variants=(variant, *item.variants), buffers=tuple(writer.buffers))
 
 
 def _parts(writer: Writer, subgroups: bool = False) -> Parts:

@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from rwkvgraph.compiler.domain import Domain
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.head_lanes import TokenLanes
+from rwkvgraph.compiler.heads import check_head, head_for, part_of_head, single_head
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.target import Target
-from rwkvgraph.compiler.tuning import tuning_for
 from rwkvgraph.compiler.variant import Amount, Grid
 from rwkvgraph.compiler.writer import HERE, Writer, place_in
-from rwkvgraph.errors import CompileError
 from rwkvgraph.op import Buffer, Tensor
 from rwkvgraph.ops.recurrence import Recurrence
-from rwkvgraph.view import LANES
 from rwkvgraph_codegen import (
+    PARTS,
+    REST,
     Head,
+    HeadPart,
     HeadRule,
     Load,
     Parts,
@@ -29,20 +30,11 @@ from rwkvgraph_codegen import (
     fill,
     head_text,
     hold,
+    part_text,
     prelude,
+    rest_text,
     scan_text,
 )
-
-MOST_THREADS = 256
-"""Threads of a head's workgroup: what every WebGPU device allows."""
-MOST_ROWS = 32
-"""Rows of a head that a thread holds on a software adapter.
-
-llvmpipe's compile time grows faster than their number.
-"""
-
-USUAL_SUMS = 3
-"""Reductions over a head that a token takes: an l2 norm, and the two of a layer norm."""
 
 SCAN_THREADS = 32
 """Lanes of channels in a workgroup: few, as a decode step of 4,096 channels has 1,024 lanes in all."""
@@ -70,15 +62,54 @@ def lower_wkv(
         main = _scan(writer, op, op.rule, threads)
         grid = Grid(Amount(domain.count), threads, slots)
     else:
-        head = _head(domain, target)
+        head = head_for(domain, target)
         if most_threads or is_each:
-            head = _single_head(head, target, most_threads)
+            head = single_head(head, target, most_threads)
         threads, subgroups = head.threads, head.is_subgroup or head.swaps
         main = _heads(writer, op, op.rule, head, target, "group.z" if is_each else "0u")
         grid = Grid(Amount(domain.middle), 1, slots)
     functions, statements = tuple(writer.functions.values()), tuple(main.statements)
     parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, subgroups)
     return writer, assemble(group.label, parts, main.text, threads, target.dialect), grid
+
+
+def lower_parts(
+    group: Group, plan: Plan, domain: Domain, target: Target
+) -> tuple[Writer, tuple[Source, Source], tuple[Grid, Grid]] | None:
+    """(the writer, two shaders, their grids) of a recurrence whose heads are shared by workgroups.
+
+    The first of them goes through the tokens, the second does what follows, of all tokens at once. None
+    where that cannot be: heads that cannot be divided, memory that is read and written, as the two kernels do
+    that at different times, a buffer too many.
+    """
+    op = _recurrence(group)
+    slot, part = plan.between.get(group), part_of_head(op, domain, target)
+    if slot is None or part is None:
+        return None
+    writer = Writer(group, plan.places, domain, between=slot)
+    assert isinstance(op.rule, HeadRule), "only those have a slot"
+    whole = _heads(writer, op, op.rule, head_for(domain, target), target)  # binds all that others bind first
+    if any(isinstance(item, Load) and item.binding.writable for item in whole.statements):
+        return None
+    handed = writer.binding(slot).name
+    if len(writer.buffers) > target.limits.max_storage_buffers:
+        return None
+    header = target.dialect.subgroup_header
+    steps = _part(writer, op, op.rule, part, handed), part.threads, header + target.dialect.apart
+    rest = _rest(writer, op, part, handed), REST * part.columns, header
+    first, then = (_assembled(writer, group, *kernel, target) for kernel in (steps, rest))
+    along = Grid(Amount(domain.middle * PARTS), 1, Amount.of(op.starts.shape[0]))
+    across = Grid(Amount(domain.middle), 1, Amount.of(domain.rows), REST)
+    return writer, (first, then), (along, across)
+
+
+def _assembled(
+    writer: Writer, group: Group, main: _Main, threads: int, header: str, target: Target
+) -> Source:
+    """A kernel that calls subgroup functions. header: what its module begins with."""
+    functions, places = tuple(writer.functions.values()), len(writer.table)
+    parts = Parts(writer.bindings(), functions, main.statements, places, writer.domain.lanes, True, header)
+    return assemble(group.label, parts, main.text, threads, target.dialect)
 
 
 def has_heads(group: Group) -> bool:
@@ -107,7 +138,7 @@ def _heads(
     inputs, split = lanes.before(op)
     lanes.give(op, [f"y{q}" for q in range(len(head.lane_names))] if head.is_subgroup else ["y"])
     lanes.after(op)
-    _check_head(op, head, lanes.sums, target)
+    check_head(op, head, lanes.sums, target)
     held = hold(lanes.statements if head.is_single else [])
     inputs = {name: [held.name(variable) for variable in values] for name, values in inputs.items()}
     text = head_text(_buffer_name(writer, op.state), head, rule, inputs, lanes.sums)
@@ -121,11 +152,36 @@ def _heads(
         return replace(made, statements=tuple(lanes.statements))
     # Of the prologue alone: when the epilogue runs, what was asked for ahead is the next token's.
     ahead = _fetched(lanes.statements[:split]) if target.kind == "gpu" else []
+    later = _fetched(lanes.statements[split:]) if target.kind == "gpu" else []
+    later = [load for load in later if not load.binding.writable]
     text |= {
+        "fetch_later": _lines(2, [f"let later_{load.name} = {load.value()};" for load in later]),
         "fetch": _lines(1, _fetch_first(ahead)),
         "fetch_next": _lines(2, _fetch_next(ahead, head.shares)),
     }
-    return _main(writer, op, lanes.statements, split, "head.wgsl", text, ahead)
+    return _main(writer, op, lanes.statements, split, "head.wgsl", text, ahead, later=later)
+
+
+def _part(writer: Writer, op: Recurrence, rule: HeadRule, part: HeadPart, handed: str) -> _Main:
+    """The kernel that goes through the tokens for a part of a head's columns."""
+    writer.forget_names()
+    lanes = TokenLanes(writer, ["i2"], part.tokens)
+    text = part_text(_buffer_name(writer, op.state), part, rule, lanes.operands(op))
+    ahead = _fetched(lanes.statements)
+    text |= _fetch_by_turns(writer, ahead)
+    text["handed"] = handed
+    return _main(writer, op, lanes.statements, len(lanes.statements), "head_part.wgsl", text, ahead, depth=4)
+
+
+def _rest(writer: Writer, op: Recurrence, part: HeadPart, handed: str) -> _Main:
+    """The kernel that finishes the tokens."""
+    writer.forget_names()
+    lanes = TokenLanes(writer, ["i2"], REST)
+    lanes.give(op, ["y"])
+    lanes.rest()
+    text = rest_text(part, handed)
+    text["rest"] = _lines(1, [item.text() for item in lanes.statements])
+    return _Main(fill(prelude("head_rest.wgsl"), **text), tuple(lanes.statements))
 
 
 def _scan(writer: Writer, op: Recurrence, rule: ScanRule, threads: int) -> _Main:
@@ -159,6 +215,17 @@ def _fetch_next(loads: Sequence[Load], shares: int) -> list[str]:
     ] if loads else []  # fmt: skip
 
 
+def _fetch_by_turns(writer: Writer, loads: Sequence[Load]) -> dict[str, object]:
+    """The lines that ask for the values of a thread's first token, and, while others prepare, of its next.
+
+    What is the same for all tokens is asked for once.
+    """
+    moving = [load for load in loads if writer.table[int(load.at)][1] != Amount()]
+    first = [f"var next_{load.name} = {load.value('opening')};" for load in loads]
+    then = [f"next_{load.name} = {load.value('following')};" for load in moving]
+    return {"fetch": _lines(1, first), "fetch_next": _lines(4, then)}
+
+
 def _lines(depth: int, lines: Sequence[str]) -> str:
     return "\n".join("    " * depth + line for line in lines)
 
@@ -172,68 +239,19 @@ def _main(
     text: dict[str, object],
     ahead: Sequence[Load] = (),
     depth: int = 2,
+    later: Sequence[Load] = (),
 ) -> _Main:
     """A template filled, with the functions before it; statements from `split` on come after the step.
 
-    ahead: loads whose values were asked for a token before. depth: of the template's holes for them.
+    ahead: loads whose values were asked for a token before. depth: of the template's holes for them. later:
+    loads whose values were asked for before the step.
     """
     arrived: dict[Statement, str] = {item: f"let {item.name} = next_{item.name};" for item in ahead}
+    arrived |= {item: f"let {item.name} = later_{item.name};" for item in later}
     here = [arrived.get(item) or item.text() for item in statements]
     holes = {**text, **_state(writer, op)}
     holes |= {"prologue": _lines(depth, here[:split]), "epilogue": _lines(depth, here[split:])}
     return _Main("\n".join([*_readers(writer, op), fill(prelude(file), **holes)]), tuple(statements))
-
-
-def _check_head(op: Recurrence, head: Head, sums: int, target: Target) -> None:
-    """Raise CompileError for heads that a workgroup of the device cannot hold."""
-    limits = target.limits
-    memory = head.memory(sums)
-    if head.threads > limits.max_workgroup_invocations or memory > limits.max_workgroup_storage:
-        raise CompileError(
-            f"heads of {head.size} need {head.threads} threads and {memory} bytes a workgroup; the "
-            f"device allows {limits.max_workgroup_invocations} and {limits.max_workgroup_storage} "
-            f"(built at {op.where})"
-        )
-
-
-def _head(domain: Domain, target: Target) -> Head:
-    """How a workgroup shares a head: on a GPU by up to four threads a column, on llvmpipe in one subgroup.
-
-    Eight threads a column take as many tokens at a time, and longer: 32 heads of a prompt of 1,024 tokens
-    1,011 instead of 930 µs, those of 32 slots with 32 each 247 instead of 138 (NVIDIA H200).
-    """
-    size, columns = domain.inner, domain.inner // domain.lanes
-    if target.lanes == 8 and domain.lanes == LANES and size in (32, 64):
-        return Head(size, LANES, 1, True, is_subgroup=True)
-    possible = [n for n in (1, 2, 4, 8) if size % n == 0 and (n == 1 or columns * n <= MOST_THREADS)]
-    if target.kind == "cpu":
-        shares = next((n for n in possible if size // n <= MOST_ROWS), possible[-1])
-    else:
-        heads = [Head(size, domain.lanes, n, target.subgroups) for n in possible if n <= 4]
-        return [head for head in heads if _fits(head, target)][-1]
-    return Head(size, domain.lanes, shares, target.subgroups)
-
-
-def _single_head(head: Head, target: Target, threads: int) -> Head:
-    """How a workgroup shares a head for a single token; of so many threads by more: few rows each.
-
-    Of several slots with a token each, four threads a column are as fast as 16 where slots are 8, and faster
-    where they are more: 55 instead of 93 µs for 32 heads of 128 slots (NVIDIA H200; by the kernel for many
-    tokens: 68).
-    """
-    if head.is_subgroup:
-        return head
-    shares = min(threads // head.columns, tuning_for(target).single_shares)
-    single = replace(head, is_single=True)
-    if target.lanes < 32 or shares < 8 or head.size % shares:
-        return single
-    wider = replace(single, shares=shares, is_wide=True)
-    return wider if wider.swaps and _fits(wider, target) else single
-
-
-def _fits(head: Head, target: Target) -> bool:
-    """Whether a workgroup's memory holds a head with the reductions that RWKV-7 has; one share always may."""
-    return head.shares == 1 or head.memory(USUAL_SUMS) <= target.limits.max_workgroup_storage
 
 
 def _state(writer: Writer, op: Recurrence) -> dict[str, object]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
+from rwkvgraph.compiler.domain import find_domain
 from rwkvgraph.compiler.fuse import Group
+from rwkvgraph.compiler.heads import part_of_head
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.op import Tensor, TensorOp
+from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph.show import number_ops
 from rwkvgraph.view import Size, Sizes, resolve, row_width, split_rows
 
@@ -49,10 +53,15 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The slots, and the place of every result that more than one group touches."""
+    """The slots, and the place of every result that more than one group touches.
+
+    between: of groups that two kernels may run, the slot in which one leaves what the other goes on with. It
+    is unused where lowering finds that they cannot.
+    """
 
     slots: tuple[Slot, ...]
     places: dict[TensorOp, Place]
+    between: dict[Group, Slot] = field(default_factory=dict)
 
     def bytes(self, sizes: Sizes) -> int:
         """Scratch memory for a run of these sizes."""
@@ -60,12 +69,14 @@ class Plan:
 
     def __str__(self) -> str:
         names = number_ops(op for slot in self.slots for op in slot.residents)
-        return "\n".join(
-            f"{slot!r}   {len(slot.residents)} results: "
-            + " ".join(f"{names[id(op)]}:{op.name}" for op in slot.residents[:12])
-            + (" …" if len(slot.residents) > 12 else "")
-            for slot in self.slots
-        )
+        lines = []
+        for slot in self.slots:
+            shown = " ".join(f"{names[id(op)]}:{op.name}" for op in slot.residents[:12])
+            shown += " …" if len(slot.residents) > 12 else ""
+            count = sum(slot is other for other in self.between.values())
+            shown += f" between two kernels of {count} groups" if count else ""
+            lines.append(f"{slot!r}   {len(slot.residents)} results: {shown}")
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         return f"Plan({len(self.slots)} slots for {len(self.places)} results)"
@@ -125,11 +136,18 @@ class _Pool:
 def plan_for(groups: Sequence[Group], target: Target) -> Plan:
     """The plan for a kind of device."""
     by_layer = target.resident > 0 and not target.coherent
-    return plan(groups, by_layer=by_layer, by_pair=target.kind == "gpu", alike=target.coherent)
+    is_gpu = target.kind == "gpu"
+    parted = [group for group in groups if is_gpu and _is_parted(group, target)]
+    return plan(groups, by_layer=by_layer, by_pair=is_gpu, alike=target.coherent, parted=parted)
 
 
 def plan(
-    groups: Sequence[Group], *, by_layer: bool = False, by_pair: bool = False, alike: bool = False
+    groups: Sequence[Group],
+    *,
+    by_layer: bool = False,
+    by_pair: bool = False,
+    alike: bool = False,
+    parted: Sequence[Group] = (),
 ) -> Plan:
     """Give every result that leaves its group a place; slots are used again when their last reader has run.
 
@@ -137,14 +155,23 @@ def plan(
     A slot is never free for the group that reads it last, so no pass has one buffer on both sides.
     by_layer: nor for any other group of the same layer, so that in a relay each is written once. by_pair: nor
     for the next group, which may run at the same time. alike: what the same place of the layer before took
-    is taken again, so that layers that are alike bind the same.
+    is taken again, so that layers that are alike bind the same. parted: the groups of recurrences whose heads
+    workgroups may share; each has a slot for its results.
     """
     pool = _Pool(alike)
-    places = _places(groups, pool, by_layer, by_pair)
-    return Plan(tuple(pool.slots), places)
+    between: dict[Group, Slot | None] = dict.fromkeys(parted)
+    places = _places(groups, pool, by_layer, by_pair, between)
+    return Plan(tuple(pool.slots), places, {group: slot for group, slot in between.items() if slot})
 
 
-def _places(groups: Sequence[Group], pool: _Pool, by_layer: bool, by_pair: bool) -> dict[TensorOp, Place]:
+def _places(
+    groups: Sequence[Group],
+    pool: _Pool,
+    by_layer: bool,
+    by_pair: bool,
+    between: dict[Group, Slot | None],
+) -> dict[TensorOp, Place]:
+    """The place of every result. between: the groups that want a slot of their own, which they get."""
     ends, walked = _last_uses(groups), _walked(groups)
     ending: dict[int, list[Slot]] = defaultdict(list)
     places: dict[TensorOp, Place] = {}
@@ -153,14 +180,13 @@ def _places(groups: Sequence[Group], pool: _Pool, by_layer: bool, by_pair: bool)
     for index, group in enumerate(groups):
         turn = 0 if index and groups[index - 1].layer != group.layer else turn + 1
         for part, (rows, ops) in enumerate(_leaving(group, ends, walked)):
-            stride = sum(row_width(op.shape) for op in ops)
-            slot = pool.take(rows, stride, (turn, part))
-            column = 0
-            for op in ops:
-                places[op] = Place(slot, column, stride)
-                column += row_width(op.shape)
+            slot = pool.take(rows, sum(row_width(op.shape) for op in ops), (turn, part))
+            places |= _side_by_side(slot, ops)
             slot.residents += ops
             ending[max(ends[op] for op in ops)].append(slot)
+        if group in between:
+            own = between[group] = _own(group, pool, turn)
+            ending[index].append(own)
         waiting += ending.pop(index - 1 if by_pair else index, ())
         if by_layer and index + 1 < len(groups) and groups[index + 1].layer == group.layer:
             continue
@@ -168,6 +194,25 @@ def _places(groups: Sequence[Group], pool: _Pool, by_layer: bool, by_pair: bool)
             pool.give_back(slot)
         waiting.clear()
     return places
+
+
+def _side_by_side(slot: Slot, ops: Sequence[TensorOp]) -> dict[TensorOp, Place]:
+    """The places of results in the rows of a slot."""
+    ends = list(accumulate(row_width(op.shape) for op in ops))
+    return {op: Place(slot, end - row_width(op.shape), ends[-1]) for op, end in zip(ops, ends, strict=True)}
+
+
+def _own(group: Group, pool: _Pool, turn: int) -> Slot:
+    """A slot for the results of a group's recurrence."""
+    (op,) = (op for op in group.ops if isinstance(op, Recurrence))
+    return pool.take(split_rows(op.shape)[0], row_width(op.shape), (turn, len(group.ops)))
+
+
+def _is_parted(group: Group, target: Target) -> bool:
+    """Whether workgroups may share the heads of a group's recurrence."""
+    op = next((op for op in group.ops if isinstance(op, Recurrence)), None)
+    domain = find_domain(group.ops) if op is not None else None
+    return op is not None and domain is not None and part_of_head(op, domain, target) is not None
 
 
 def _last_uses(groups: Sequence[Group]) -> dict[TensorOp, int]:

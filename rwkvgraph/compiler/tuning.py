@@ -24,6 +24,8 @@ class Tuning:
     so many bytes are read faster by a dispatch of their own.
     single_shares: threads that share a column of a head for a single token, 4, 8 or 16. inline_groups: a
     product of one token that has so many workgroups, or fewer, works out the rows that it multiplies.
+    part_shares: threads that share a column of a head where workgroups share heads, the best first; they do
+    so where that makes part_groups of them or fewer, of slots with part_tokens tokens each or more.
     """
 
     row_threads: int
@@ -34,6 +36,9 @@ class Tuning:
     leg_bytes: int = 9 << 20
     single_shares: int = 16
     inline_groups: int = 1024
+    part_shares: tuple[int, ...] = (16, 8, 4)
+    part_groups: int = 256
+    part_tokens: int = 16
     single_threads: int = 512
     held: int = 2
     few_rows: int = 256
@@ -233,6 +238,11 @@ GPU = Tuning(
         Shape("split", 64, 8, 4),
     ),
 )
+
+# Heads that workgroups share, with the kernel behind: an NVIDIA H200, 32 heads of 64 of RWKV-7, microseconds
+# natively and on Dawn, by threads a pair of columns, and in brackets of whole heads: a prompt of 1,024 tokens
+# 196 and 199 with 16, 340 and 325 with 8, for half of the workgroup memory (842, 560); two of 512 212 and 212
+# (428, 287); four of 256 217 and 217 (228, 156); one of 16 21 and 22 (25, 23), of 64 29 and 30 (62, 49).
 
 # Matrices of subgroups: an NVIDIA H200 on Dawn, each kernel alone, weights from memory; f32 inputs go in as
 # two f16, so there are twice the products. Microseconds by tiles of rows by tokens, /n for n workgroups that

@@ -80,6 +80,10 @@ class Grid:
         items, deep = (-(-count // turns), turns), -(-self.deep.at(sizes) // self.per_deep)
         return (deep, *items) if self.deep_first else (*items, deep)
 
+    def count(self, sizes: Sizes) -> int:
+        """How many workgroups do something."""
+        return -(-self.items.at(sizes) // self.per_group) * -(-self.deep.at(sizes) // self.per_deep)
+
 
 Row = tuple[Amount, Amount, Amount, Amount]
 
@@ -92,8 +96,9 @@ class Variant:
     """One kernel that can run a pass: its shader, its uniform's rows (the first is `size`), its grid.
 
     max_rows: the most rows it is chosen for; None for any number. is_one_each: chosen only where each slot
-    has one row: where its grid is as deep as there are rows. after: the kernel that goes on with what this
-    one leaves, of the same bindings and table.
+    has one row: where its grid is as deep as there are rows. min_each: the fewest rows a slot, on average;
+    max_groups: the most workgroups; None for any number. after: the kernel that goes on with what this one
+    leaves, of the same bindings and table.
     """
 
     source: Source
@@ -102,12 +107,24 @@ class Variant:
     max_rows: int | None = None
     after: Variant | None = None
     is_one_each: bool = False
+    min_each: int = 0
+    max_groups: int | None = None
 
     def takes(self, rows: int, sizes: Sizes) -> bool:
-        """Whether it can run a pass of so many rows."""
+        """Whether it can run a pass of so many rows, and is meant to."""
         if self.is_one_each and rows != self.grid.deep.at(sizes):
             return False
+        if self.min_each and rows < self.min_each * self.grid.deep.at(sizes):
+            return False
+        if self.max_groups is not None and self.grid.count(sizes) > self.max_groups:
+            return False
         return self.max_rows is None or rows <= self.max_rows
+
+    @property
+    def is_for_any(self) -> bool:
+        """Whether it takes every run."""
+        limited = self.is_one_each or self.min_each or self.max_groups is not None
+        return not limited and self.max_rows is None
 
     @property
     def kernels(self) -> tuple[Variant, ...]:
@@ -120,4 +137,6 @@ class Variant:
     def __repr__(self) -> str:
         rows = "any number of rows" if self.max_rows is None else f"up to {self.max_rows} rows"
         rows = "a row in each slot" if self.is_one_each else rows
+        if self.min_each:
+            rows = f"{self.min_each} rows a slot and more, up to {self.max_groups} workgroups"
         return f"Variant({self.source.text.count(chr(10)) + 1} lines of WGSL, for {rows})"

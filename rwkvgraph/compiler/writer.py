@@ -32,7 +32,8 @@ class Writer:
     """Builds one kernel's bindings, uniform table, functions and statements for a group of operations.
 
     is_single: for runs of one row, before which there is none: what asks for that one is given the row
-    itself. ahead: operations of another group that the kernel does again, for itself.
+    itself. ahead: operations of another group that the kernel does again, for itself. between: the slot in
+    which one of two kernels leaves numbers for the other, bound as single ones.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Writer:
         reserved: int = 0,
         is_single: bool = False,
         ahead: Sequence[TensorOp] = (),
+        between: Slot | None = None,
     ) -> None:
         self.domain = domain
+        self.between = between
         self.above = HERE if is_single else ABOVE
         self.functions: dict[str, Function] = {}
         self.table: list[TableRow] = [NO_ROW] * reserved
@@ -71,6 +74,8 @@ class Writer:
             return Binding(
                 at, source.dtype.value, True, is_wide, is_atomic=not is_wide, is_coherent=is_coherent
             )
+        if source is self.between:
+            return Binding(self.buffers.index(source) + 1, "f32", True, False)
         dtype = source.dtype if isinstance(source, Buffer) else DType.F32
         wide = self.domain.lanes > 1
         is_texture = isinstance(source, Buffer) and source.is_texture

@@ -33,7 +33,8 @@ class Wkv6(Recurrence):
 
     rule = HeadRule(
         numbers=("$r", "$w", "$k", "$r * $u * $k"),
-        step=("$y = fma($s, V($t.x), fma($v, V($t.w), $y));", "$s = fma($s, V($t.y), $v * $t.z);"),
+        step=("$y = fma($s, $V($t.x), fma($v, $V($t.w), $y));", "$s = fma($s, $V($t.y), $v * $t.z);"),
+        idle=(0.0, 1.0, 0.0, 0.0),
     )
 
     def numpy(self, *arrays: Array) -> Array:

@@ -34,7 +34,8 @@ class Wkv7(Recurrence):
     rule = HeadRule(
         numbers=("$r", "$w", "$k", "$kk * $a"),
         look="-$kk",
-        step=("$s = fma($s, V($t.y), fma($v, V($t.z), $seen * $t.w));", "$y = fma($s, V($t.x), $y);"),
+        step=("$s = fma($s, $V($t.y), fma($v, $V($t.z), $seen * $t.w));", "$y = fma($s, $V($t.x), $y);"),
+        idle=(0.0, 1.0, 0.0, 0.0),
     )
 
     def numpy(self, *arrays: Array) -> Array:

@@ -272,8 +272,10 @@ def _rows_of(variant: Variant, before: Variant | None) -> str:
     most, fewer = variant.max_rows, before.max_rows or 0 if before else 0
     if variant.is_one_each:
         return "1 row a slot"
+    if variant.min_each:
+        return f"{variant.min_each} rows a slot and more, to {variant.max_groups} workgroups"
     if most is None:
-        return "any rows" if before is None else "more rows"
+        return "any rows" if before is None else "other rows" if before.min_each else "more rows"
     if most == fewer + 1:
         return "1 row" if most == 1 else f"{most} rows"
     return f"to {most} rows"

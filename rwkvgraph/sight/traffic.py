@@ -60,7 +60,24 @@ def traffic_of(step: Lowered, plan: Plan, sizes: Sizes) -> Traffic:
         if place is not None and place.slot in bound:
             count = prod(resolve(size, sizes) for size in op.shape) * ELEMENT
             writes[place.slot] = writes.get(place.slot, 0) + count
+    _count_between(step, plan, sizes, reads, writes)
     return Traffic({home: sum(seen.values()) for home, seen in reads.items()}, writes)
+
+
+def _count_between(
+    step: Lowered,
+    plan: Plan,
+    sizes: Sizes,
+    reads: dict[Buffer | Slot, dict[object, int]],
+    writes: dict[Buffer | Slot, int],
+) -> None:
+    """Add what one of two kernels leaves for the other, where both run."""
+    slot = plan.between.get(step.group)
+    if slot is None or not step.item.runs(sizes) or step.item.variant(sizes).after is None:
+        return
+    (op,) = (op for op in step.group.ops if op.kind == "wkv")
+    count = prod(resolve(size, sizes) for size in op.shape) * ELEMENT
+    reads[slot], writes[slot] = {slot: count}, count
 
 
 def _home(tensor: Tensor, plan: Plan, inside: set[TensorOp]) -> Buffer | Slot | None:

@@ -17,6 +17,12 @@ def hardware(target: Target, **changes: Any) -> Target:
     return replace(target, **{"kind": "gpu", "lanes": lanes, "resident": 0, **changes})
 
 
+def need_lanes(target: Target, lanes: int) -> None:
+    """Skip where subgroups are smaller: those of llvmpipe have 8 threads, unless it is told to have 16."""
+    if target.lanes < lanes:
+        pytest.skip(f"subgroups of {target.lanes} threads; `make test` runs it again where they have 16")
+
+
 def units_of(target: Target) -> Units:
     """Who multiplies matrices in tests: a GPU's units where it has them, or else lanes by hand."""
     return "native" if target.matrices == "native" else "emulated"
@@ -25,13 +31,14 @@ def units_of(target: Target) -> Units:
 def with_relays(target: Target, coherent: bool, **changes: Any) -> Target:
     """A target as one of a GPU that has relays; coherent: whose layers may be laps of one."""
     resident = target.resident or 1
-    return replace(target, kind="gpu", lanes=0, resident=resident, coherent=coherent, **changes)
+    made = {"kind": "gpu", "lanes": 0, "resident": resident, "coherent": coherent, **changes}
+    return replace(target, **made)
 
 
-def relay_context(coherent: bool) -> Context:
+def relay_context(coherent: bool, **changes: Any) -> Context:
     """A device with relays; coherent: whose layers may be laps of one."""
     context = Context.create()
     if coherent and COHERENT not in context.device.features:
         pytest.skip(f"{context.info.name} has no @coherent")
-    context.target = with_relays(context.target, coherent)
+    context.target = with_relays(context.target, coherent, **changes)
     return context

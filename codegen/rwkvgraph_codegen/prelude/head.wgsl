@@ -1,10 +1,10 @@
 // The recurrence of one head of one slot a workgroup. A lane of the head's columns (values) belongs to $shares threads
-// side by side, each of which holds $each of its rows (keys) in registers for the whole run.
+// side by side, each of which holds $each of its rows (keys), every ${shares}th, in registers for the whole run.
 //
 // Tokens are taken $shares at a time: each share of a column's threads prepares one of them and finishes it, side by
 // side, and all of them bring the state forward by one after another; what that needs of a token's rows and columns
 // goes round through workgroup memory.
-var<workgroup> numbers: array<vec4<f32>, $shares * $size>;
+var<workgroup> numbers: array<vec4<f32>, $shares * $places>;
 $shared
 var<workgroup> shared_sums: array<f32, $sums * $threads>;
 $reduce
@@ -16,13 +16,12 @@ $set_up
     let i1 = group.x;
     let i2 = thread / ${shares}u;
     let share = thread % ${shares}u;
-    let first = share * ${each}u;
     let n = f32(${size});
     let start = load_starts(group.z);
     let cursor = load_cursor(start);
     let end = cursor.y + cursor.z;
     let place = here.at[$state];
-    let column = place.x + cursor.x * place.y + i1 * ${size}u + i2 * ${lanes}u + first * place.z;
+    let column = place.x + cursor.x * place.y + i1 * ${size}u + i2 * ${lanes}u + share * place.z;
 $fetch
 $load
     for (var block = cursor.y; block < end; block += ${shares}u) {
@@ -31,10 +30,11 @@ $load
 $prologue
 $hand_out
         workgroupBarrier();
+$fetch_later
 $fetch_next
         var y = V(0.0);
         for (var token = 0u; token < min(${shares}u, end - block); token++) {
-            let row = token * ${size}u + first;
+            let row = token * ${places}u + share;
 $take
 $look
             var sum = V(0.0);

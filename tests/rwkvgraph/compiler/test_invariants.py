@@ -149,6 +149,17 @@ def test_a_result_over_another_is_found(made: Compilation) -> None:
         check_plan(made.fuse.groups, planned_over(made, one, other))
 
 
+def test_results_between_two_kernels_over_another_are_found(made: Compilation) -> None:
+    plan, groups = made.plan, made.fuse.groups
+    group = next(group for group in groups if group.kind == "wkv")
+    read = next(op for op in plan.places if op not in group.ops and any(
+        op is tensor.source for user in group.ops for tensor in user.operands().values()
+    ))  # fmt: skip
+    check_plan(groups, replace(plan, between={}))
+    with pytest.raises(CheckError, match="writes over"):
+        check_plan(groups, replace(plan, between={group: plan.places[read].slot}))
+
+
 def test_a_group_that_writes_what_it_reads_is_found(made: Compilation) -> None:
     places, first, second = made.plan.places, *made.fuse.groups[:2]
     read = {tensor.source for op in second.ops for tensor in op.operands().values()}

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 
 from rwkvgraph import ops
+from rwkvgraph.gpu import Context
+from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.hook import Frame
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.models.sites import V7
 from rwkvgraph.op import Buffer, DType
+from rwkvgraph.view import B, E, N, O, T
 from tests.rwkvgraph.conftest import ASSETS, Device
+from tests.rwkvgraph.hardware import hardware, need_lanes
 from tests.rwkvgraph.models.oracle_v7 import Array, Oracle, float32_noise
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 from tests.rwkvgraph.models.yardstick import Expected, cut_at, expect, feed, within
@@ -163,6 +167,35 @@ def story_expected(tiny_tensors: dict[str, Array], story: list[int]) -> dict[int
 def test_a_story_may_be_cut_anywhere(
     tiny: Model, story: list[int], story_expected: dict[int, Expected], chunk: int, slots: int
 ) -> None:
+    check_cut(tiny, story, story_expected, chunk, slots)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("slots", [1, 4], ids=["alone", "beside others"])
+def test_where_workgroups_share_a_head_too(
+    gpu: Context,
+    tiny_tensors: dict[str, Array],
+    story: list[int],
+    story_expected: dict[int, Expected],
+    slots: int,
+) -> None:
+    need_lanes(gpu.target, 16)
+    context = Context.create()
+    context.target = hardware(context.target, lanes=gpu.target.lanes)
+    model = Model.load(tiny_tensors, context)
+    runner = model.program()
+    assert isinstance(runner, Runner)
+    sizes = {T: 64 * slots, O: 1, N: slots, B: slots, E: 1}
+    recurrences = [item for item in runner.program.passes if item.group.kind == "wkv"]
+    assert all(item.variant(sizes).after is not None for item in recurrences)
+    check_cut(model, story, story_expected, 300, slots)
+    context.destroy()
+
+
+def check_cut(
+    tiny: Model, story: list[int], story_expected: dict[int, Expected], chunk: int, slots: int
+) -> None:
+    """A story in several runs, of so many tokens at most, gives what it gives in one."""
     length = len(story) if chunk > 7 else BEGINNING
     expected = story_expected[length]
     ends = sorted(np.random.default_rng(chunk).choice(length - 1, 5, replace=False) + 1)

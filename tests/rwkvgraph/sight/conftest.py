@@ -1,5 +1,6 @@
 """A small model without weights, with hooks and without, at every stage."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def steer(frame: v7.Frame) -> None:
 def capture(frame: v7.Frame) -> None:
     blit(frame.att_k[-1], seen)
 '''
+BROWSER = Target.browser()
 ADDED_AT = ("my_hooks.py:11", "my_hooks.py:16")
 
 
@@ -38,11 +40,18 @@ def hooks_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def compiled(version: str, layers: int, hooks: Path | None = None) -> Stages:
-    """A model of two heads, for browsers."""
-    target = Target.browser()
+def compiled(version: str, layers: int, hooks: Path | None = None, target: Target = BROWSER) -> Stages:
+    """A model of two heads, for browsers unless another target is given."""
     reader = ShapeReader(shapes_of(version, layers, 128, 300), "made up")
     return look(subject_of(reader, target), read_hooks(hooks) if hooks else None, target)
+
+
+@pytest.fixture(scope="session")
+def known() -> Stages:
+    """A model for a GPU whose subgroups are known: workgroups may share heads."""
+    target = Target.browser(subgroups=True)
+    limits = replace(target.limits, max_storage_buffers=16, max_workgroup_storage=49152)
+    return compiled("v7", 2, target=replace(target, lanes=32, limits=limits))
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,15 @@ def test_a_recurrence_reads_and_writes_its_state(stages: Stages) -> None:
     assert moved.reads[state] == moved.writes[state] == 64 * 128 * SINGLE
 
 
+def test_what_one_of_two_kernels_leaves_for_the_other_is_written_and_read(known: Stages) -> None:
+    step = next(step for step in known.lowered if step.group.kind == "wkv")
+    slot = known.plan.between[step.group]
+    long, short = (traffic_of(step, known.plan, sizes_of(tokens)) for tokens in (100, 1))
+    assert long.reads[slot] == long.writes[slot] == 100 * 128 * SINGLE
+    assert slot not in short.reads
+    assert slot not in short.writes
+
+
 def test_every_weight_is_read_about_once(stages: Stages) -> None:
     tensors = shapes_of("v7", 5, 128, 300)
     matrices = [np.prod(shape) for name, shape in tensors.items() if len(shape) == 2 and name != "emb.weight"]
