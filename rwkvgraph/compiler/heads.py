@@ -61,20 +61,21 @@ def single_head(head: Head, target: Target, threads: int) -> Head:
     return wider if wider.swaps and _fits(wider, target) else single
 
 
-def part_of_head(op: Recurrence, domain: Domain, target: Target) -> HeadPart | None:
-    """How workgroups share a head; None where they cannot.
+def parts_of_head(op: Recurrence, domain: Domain, target: Target) -> list[tuple[HeadPart, int]]:
+    """How workgroups may share a head, the best first, and the most workgroups for which they do.
 
     Only where a token's lanes are known to be in one subgroup: a third of a workgroup sums over them.
     """
     if not isinstance(op.rule, HeadRule) or op.rule.idle is None:
-        return None
+        return []
     size, count, taken = domain.inner, domain.inner // LANES, len(taken_by(op.rule, op.token_operands))
     if not target.subgroups or domain.lanes != LANES or count > target.lanes:
-        return None
+        return []
     if size % (PARTS * LANES) or count & (count - 1):
-        return None
-    parts = [HeadPart(size, shares, taken) for shares in tuning_for(target).part_shares if shares <= count]
-    return next((part for part in parts if _fits_part(part, target)), None)
+        return []
+    chosen = tuning_for(target).parts
+    parts = [(HeadPart(size, shares, taken), most) for shares, most in chosen if shares <= count]
+    return [(part, most) for part, most in parts if _fits_part(part, target)]
 
 
 def _fits_part(part: HeadPart, target: Target) -> bool:

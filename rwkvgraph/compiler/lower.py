@@ -9,8 +9,9 @@ from rwkvgraph.compiler.domain import Domain, find_domain
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.lower_inlined import lower_inlined
 from rwkvgraph.compiler.lower_matmul import lower_matmul
+from rwkvgraph.compiler.lower_parts import lower_parts
 from rwkvgraph.compiler.lower_sample import lower_sample
-from rwkvgraph.compiler.lower_wkv import has_heads, lower_parts, lower_wkv
+from rwkvgraph.compiler.lower_wkv import has_heads, lower_wkv
 from rwkvgraph.compiler.phases import phases_of, roots_of
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Pass
@@ -202,22 +203,17 @@ def _few_tokens(item: Pass, plan: Plan, domain: Domain, target: Target, threads:
 
 def _in_parts(item: Pass, plan: Plan, domain: Domain, target: Target) -> Pass:
     """A recurrence's pass, with the kernels by which workgroups share its heads where those are few."""
-    found = lower_parts(item.group, plan, domain, target)
-    if found is None:
+    parted = lower_parts(item.group, plan, domain, target)
+    if parted is None:
         return item
-    writer, sources, grids = found
-    assert writer.buffers[:-1] == list(item.buffers), "what others have no use for comes last"
-    table, tuning = (size_row(domain), *writer.table), tuning_for(target)
-    after = Variant(sources[1], table, grids[1])
-    variant = Variant(
-        sources[0],
-        table,
-        grids[0],
-        after=after,
-        min_each=tuning.part_tokens,
-        max_groups=tuning.part_groups,
-    )
-    return replace(item, variants=(variant, *item.variants), buffers=tuple(writer.buffers))
+    assert parted.writer.buffers[:-1] == list(item.buffers), "what others have no use for comes last"
+    table, least = (size_row(domain), *parted.writer.table), tuning_for(target).part_tokens
+    after = Variant(parted.rest, table, parted.across)
+    variants = [
+        Variant(source, table, parted.along, after=after, min_each=least, max_groups=most)
+        for source, most in parted.steps
+    ]
+    return replace(item, variants=(*variants, *item.variants), buffers=tuple(parted.writer.buffers))
 
 
 def _parts(writer: Writer, subgroups: bool = False) -> Parts:

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from rwkvgraph.compiler.domain import find_domain
 from rwkvgraph.compiler.fuse import Group
-from rwkvgraph.compiler.heads import part_of_head
+from rwkvgraph.compiler.heads import parts_of_head
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.op import Tensor, TensorOp
 from rwkvgraph.ops.recurrence import Recurrence
@@ -212,7 +212,7 @@ def _is_parted(group: Group, target: Target) -> bool:
     """Whether workgroups may share the heads of a group's recurrence."""
     op = next((op for op in group.ops if isinstance(op, Recurrence)), None)
     domain = find_domain(group.ops) if op is not None else None
-    return op is not None and domain is not None and part_of_head(op, domain, target) is not None
+    return op is not None and domain is not None and bool(parts_of_head(op, domain, target))
 
 
 def _last_uses(groups: Sequence[Group]) -> dict[TensorOp, int]:

@@ -24,8 +24,8 @@ class Tuning:
     so many bytes are read faster by a dispatch of their own.
     single_shares: threads that share a column of a head for a single token, 4, 8 or 16. inline_groups: a
     product of one token that has so many workgroups, or fewer, works out the rows that it multiplies.
-    part_shares: threads that share a column of a head where workgroups share heads, the best first; they do
-    so where that makes part_groups of them or fewer, of slots with part_tokens tokens each or more.
+    parts: where workgroups share heads, how many threads share a pair of columns, and the most workgroups for
+    which they do; the first that suits is taken. part_tokens: the fewest tokens of a slot, on average.
     """
 
     row_threads: int
@@ -36,8 +36,7 @@ class Tuning:
     leg_bytes: int = 9 << 20
     single_shares: int = 16
     inline_groups: int = 1024
-    part_shares: tuple[int, ...] = (16, 8, 4)
-    part_groups: int = 256
+    parts: tuple[tuple[int, int], ...] = ((16, 132), (8, 256))
     part_tokens: int = 16
     single_threads: int = 512
     held: int = 2
@@ -239,10 +238,12 @@ GPU = Tuning(
     ),
 )
 
-# Heads that workgroups share, with the kernel behind: an NVIDIA H200, 32 heads of 64 of RWKV-7, microseconds
-# natively and on Dawn, by threads a pair of columns, and in brackets of whole heads: a prompt of 1,024 tokens
-# 196 and 199 with 16, 340 and 325 with 8, for half of the workgroup memory (842, 560); two of 512 212 and 212
-# (428, 287); four of 256 217 and 217 (228, 156); one of 16 21 and 22 (25, 23), of 64 29 and 30 (62, 49).
+# Heads that workgroups share, with the kernel behind: an NVIDIA H200, 132 multiprocessors, 32 heads of 64 of
+# RWKV-7, microseconds natively and on Dawn, by threads a pair of columns, and in brackets of whole heads. A
+# prompt of 1,024 tokens: 196 and 199 with 16, 244 and 242 with 8 (833, 557). Two of 512, when multiprocessors
+# have two: 199 and 202, 154 and 151 (428, 287). One of 64 29 and 30 (62, 49), of 16 21 and 22 (25, 23).
+# RWKV-6, 1,024: 136 and 139 (671, 486). Four of 256 and eight of 128 are about as fast whole. 16 threads take
+# 47 KiB of workgroup memory, 8 half.
 
 # Matrices of subgroups: an NVIDIA H200 on Dawn, each kernel alone, weights from memory; f32 inputs go in as
 # two f16, so there are twice the products. Microseconds by tiles of rows by tokens, /n for n workgroups that

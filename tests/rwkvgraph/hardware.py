@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rwkvgraph.compiler import Target
+from rwkvgraph.compiler import TINT, Target
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.probe import COHERENT
 from rwkvgraph_codegen import Units
@@ -38,6 +38,8 @@ def with_relays(target: Target, coherent: bool, **changes: Any) -> Target:
 def relay_context(coherent: bool, **changes: Any) -> Context:
     """A device with relays; coherent: whose layers may be laps of one."""
     context = Context.create()
+    if context.target.dialect is TINT:
+        pytest.skip("relays are made for wgpu-native; Tint takes none of them")
     if coherent and COHERENT not in context.device.features:
         pytest.skip(f"{context.info.name} has no @coherent")
     context.target = with_relays(context.target, coherent, **changes)

@@ -51,7 +51,7 @@ def context(gpu: Context) -> Iterator[Context]:
 
 
 def sharing(shares: int) -> tuning.Tuning:
-    return replace(tuning.GPU, part_shares=(shares,))
+    return replace(tuning.GPU, parts=((shares, 1 << 20),))
 
 
 def sizes_of(tokens: int, slots: int) -> Sizes:
@@ -206,9 +206,8 @@ def test_its_workgroup_memory_is_known(
 
 
 @pytest.mark.parametrize("coherent", [False, True], ids=["a layer", "laps"])
-def test_beside_relays(gpu: Context, coherent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beside_relays(gpu: Context, coherent: bool) -> None:
     need_lanes(gpu.target, 16)
-    monkeypatch.setattr(tuning, "GPU", replace(tuning.GPU, part_groups=1 << 20))
     tensors = synthetic("v7", 5, 128)
     context = relay_context(coherent, lanes=gpu.target.lanes)
     model = Model.load(tensors, context, token_chunk_size=64)
@@ -226,15 +225,19 @@ def test_beside_relays(gpu: Context, coherent: bool, monkeypatch: pytest.MonkeyP
 
 
 def test_which_runs_are_shared(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "GPU", replace(sharing(8), part_tokens=16, part_groups=64))
+    monkeypatch.setattr(tuning, "GPU", replace(tuning.GPU, parts=((8, 32), (4, 64)), part_tokens=16))
     model = Model.load(synthetic("v7", 2, 128, head_size=32), "cpu")
     program = compile(model.graph, None, context.target)
     assert [is_shared(program, tokens, 1) for tokens in (1, 15, 16, 1000)] == [False, False, True, True]
     assert [is_shared(program, 16 * slots, slots) for slots in (1, 2, 4, 5)] == [True, True, True, False]
     assert not is_shared(program, 63, 4)
     item = next(item for item in program.passes if item.group.kind == "wkv")
-    (kernel,) = (kernel for kernel in item.variants if kernel.after is not None)
-    assert repr(kernel).endswith("for 16 rows a slot and more, up to 64 workgroups)")
+    threads = [item.variant(sizes_of(16 * slots, slots)).source.threads for slots in (1, 2, 3, 4)]
+    assert threads == [96, 96, 48, 48]
+    kernels = [repr(kernel) for kernel in item.variants if kernel.after is not None]
+    assert [kernel.split(", for ")[1] for kernel in kernels] == [
+        f"16 rows a slot and more, up to {most} workgroups)" for most in (32, 64)
+    ]
 
 
 @pytest.mark.parametrize("size", [32, 64])

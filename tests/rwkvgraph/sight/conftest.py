@@ -50,7 +50,13 @@ def compiled(version: str, layers: int, hooks: Path | None = None, target: Targe
 def known() -> Stages:
     """A model for a GPU whose subgroups are known: workgroups may share heads."""
     target = Target.browser(subgroups=True)
-    limits = replace(target.limits, max_storage_buffers=16, max_workgroup_storage=49152)
+    limits = replace(
+        target.limits,
+        max_storage_buffers=16,
+        max_workgroup_storage=49152,
+        max_workgroup_invocations=1024,
+        max_workgroup_size_x=1024,
+    )
     return compiled("v7", 2, target=replace(target, lanes=32, limits=limits))
 
 
