@@ -15,7 +15,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile -m "not slow"
 AS_GPU := tests/examples $(addprefix tests/rwkvgraph/, models/test_every_slot.py models/test_versions.py \
     test_batching.py test_capture.py test_hooks.py test_state.py)
 # Those that need subgroups of 16 threads, run once more where llvmpipe has them; usually its have 8.
-WIDE := tests/rwkvgraph/test_parts.py tests/rwkvgraph/models/test_v7.py -k "test_parts or share_a_head"
+WIDE := tests/rwkvgraph/test_parts.py tests/rwkvgraph/models/test_v7.py -k "(test_parts and (64 or relays)) or share_a_head"
 
 # llvmpipe's compiled shaders: the wheel, the demo and both workers share them, also where there is no home to keep
 # them in. `make clean` forgets them.
