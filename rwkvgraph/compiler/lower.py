@@ -203,7 +203,7 @@ def _few_tokens(item: Pass, plan: Plan, domain: Domain, target: Target, threads:
 
 def _in_parts(item: Pass, plan: Plan, domain: Domain, target: Target) -> Pass:
     """A recurrence's pass, with the kernels by which workgroups share its heads where those are few."""
-    parted = lower_parts(item.group, plan, domain, target)
+    parted = lower_parts(item, plan, domain, target)
     if parted is None:
         return item
     assert parted.writer.buffers[:-1] == list(item.buffers), "what others have no use for comes last"

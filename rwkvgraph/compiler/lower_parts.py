@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rwkvgraph.compiler.domain import Domain
 from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.head_lanes import TokenLanes
-from rwkvgraph.compiler.heads import head_for, parts_of_head
-from rwkvgraph.compiler.lower_wkv import whole_heads
+from rwkvgraph.compiler.heads import parts_of_head
 from rwkvgraph.compiler.plan import Plan
+from rwkvgraph.compiler.program import Pass
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.variant import Amount, Grid
 from rwkvgraph.compiler.wkv_main import Main, buffer_name, fetched, indented, main_of, recurrence_of
@@ -47,28 +47,25 @@ class Parted:
     across: Grid
 
 
-def lower_parts(group: Group, plan: Plan, domain: Domain, target: Target) -> Parted | None:
-    """The kernels by which workgroups share heads.
+def lower_parts(item: Pass, plan: Plan, domain: Domain, target: Target) -> Parted | None:
+    """The kernels by which workgroups share the heads of a pass.
 
     None where that cannot be: heads that cannot be divided, memory that is read and written, as the two
     kernels do that at different times, a buffer too many.
     """
-    op = recurrence_of(group)
+    group, op = item.group, recurrence_of(item.group)
     slot, parts = plan.between.get(group), parts_of_head(op, domain, target)
-    if slot is None or not parts:
+    if slot is None or not parts or len(item.buffers) >= target.limits.max_storage_buffers:
         return None
-    writer = Writer(group, plan.places, domain, between=slot)
     assert isinstance(op.rule, HeadRule), "only those have a slot"
-    # First, as others bind what the kernel of whole heads does, in its order.
-    whole = whole_heads(writer, op, op.rule, head_for(domain, target), target)
-    if any(isinstance(item, Load) and item.binding.writable for item in whole.statements):
-        return None
+    writer = Writer(group, plan.places, domain, bound=item.buffers, between=slot)
     handed = writer.binding(slot).name
-    if len(writer.buffers) > target.limits.max_storage_buffers:
-        return None
     mains = [_part(writer, op, op.rule, part, handed) for part, _ in parts]
     rest = _rest(writer, op, parts[0][0], handed)
-    # Texts and tables are whole only now: all of these kernels bind the same.
+    statements = [one for main in (*mains, rest) for one in main.statements]
+    if any(isinstance(one, Load) and one.binding.writable for one in statements):
+        return None
+    # Only now, when the table is whole: all of these kernels have the same.
     steps = [
         (_assembled(writer, group, main, part.threads, target, apart=True), most)
         for main, (part, most) in zip(mains, parts, strict=True)

@@ -58,7 +58,7 @@ def lower_wkv(
         if most_threads or is_each:
             head = single_head(head, target, most_threads)
         threads, subgroups = head.threads, head.is_subgroup or head.swaps
-        main = whole_heads(writer, op, op.rule, head, target, "group.z" if is_each else "0u")
+        main = _heads(writer, op, op.rule, head, target, "group.z" if is_each else "0u")
         grid = Grid(Amount(domain.middle), 1, slots)
     functions, statements = tuple(writer.functions.values()), tuple(main.statements)
     parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, subgroups)
@@ -70,7 +70,7 @@ def has_heads(group: Group) -> bool:
     return isinstance(recurrence_of(group).rule, HeadRule)
 
 
-def whole_heads(
+def _heads(
     writer: Writer, op: Recurrence, rule: HeadRule, head: Head, target: Target, only: str = "0u"
 ) -> Main:
     """The kernel of a recurrence with a matrix a head. only: the token of a workgroup that has one."""

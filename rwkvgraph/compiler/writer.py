@@ -32,8 +32,9 @@ class Writer:
     """Builds one kernel's bindings, uniform table, functions and statements for a group of operations.
 
     is_single: for runs of one row, before which there is none: what asks for that one is given the row
-    itself. ahead: operations of another group that the kernel does again, for itself. between: the slot in
-    which one of two kernels leaves numbers for the other, bound as single ones.
+    itself. ahead: operations of another group that the kernel does again, for itself. bound: what the group's
+    other kernels bind, which comes first. between: the slot in which one of two kernels leaves numbers for
+    the other, bound as single ones.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Writer:
         reserved: int = 0,
         is_single: bool = False,
         ahead: Sequence[TensorOp] = (),
+        bound: Sequence[Buffer | Slot] = (),
         between: Slot | None = None,
     ) -> None:
         self.domain = domain
@@ -51,7 +53,7 @@ class Writer:
         self.above = HERE if is_single else ABOVE
         self.functions: dict[str, Function] = {}
         self.table: list[TableRow] = [NO_ROW] * reserved
-        self.buffers: list[Buffer | Slot] = []
+        self.buffers = list(bound)
         self.stored = _stored(group, places)
         self._rows: dict[object, int] = {}
         self._base: int | None = None
