@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from rwkvgraph_codegen.statement import Call, Load, Statement, Store
 
@@ -58,6 +59,12 @@ def _kind(item: Load | Call) -> str:
 
 def hold(statements: Sequence[Statement]) -> Held:
     """What of these can be loaded ahead: all but what they write themselves, and rows that results tell."""
+    return _hold(tuple(statements))
+
+
+@lru_cache(maxsize=1024)
+def _hold(statements: tuple[Statement, ...]) -> Held:
+    """Kept, as layers that are alike ask for the same."""
     rows = {item.row for item in statements if isinstance(item, Load)}
     common: list[Statement] = []
     lanes: list[Load] = []

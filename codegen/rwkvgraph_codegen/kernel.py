@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import resources
 
 from rwkvgraph_codegen.dialect import Dialect
@@ -203,6 +204,7 @@ def _reducer(combine: str, is_one: bool) -> str:
     return ("reduce_add" if combine == "+" else "reduce_max") + ("_one" if is_one else "")
 
 
+@cache
 def prelude(name: str) -> str:
     """A shared piece of WGSL."""
     return resources.files("rwkvgraph_codegen").joinpath("prelude", name).read_text("utf-8").strip("\n")
