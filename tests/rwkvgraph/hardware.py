@@ -18,7 +18,7 @@ def hardware(target: Target, **changes: Any) -> Target:
 
 
 def need_lanes(target: Target, lanes: int) -> None:
-    """Skip where subgroups are smaller: those of llvmpipe have 8 threads, unless it is told to have 16."""
+    """Skip where subgroups are smaller: llvmpipe's have 8 threads, or 16 if told so, SwiftShader's 4."""
     if target.lanes < lanes:
         pytest.skip(f"subgroups of {target.lanes} threads; `make test` runs it again where they have 16")
 

@@ -97,8 +97,11 @@ def recurrence(rng: Numbers, version: str, cuts: tuple[int, ...], size: int) -> 
 
 
 @pytest.mark.parametrize("cuts", [(16,), (17,), (33, 1, 70)], ids=str)
-@pytest.mark.parametrize(("size", "shares"), SHARED)
-@pytest.mark.parametrize("version", ["v5", "v6", "v7"])
+@pytest.mark.parametrize(
+    ("version", "size", "shares"),
+    # The rule of V5 is V6's: once more for small heads alone, as llvmpipe compiles those of 64 for seconds.
+    [(name, *head) for name in ("v5", "v6", "v7") for head in SHARED if head[0] < 64 or name != "v5"],
+)
 def test_a_head_that_workgroups_share(
     context: Context,
     rng: Numbers,
@@ -123,6 +126,7 @@ def test_a_head_that_workgroups_share(
 
 
 def test_what_reads_other_rows_may_be_shared(context: Context, rng: Numbers) -> None:
+    need_lanes(context.target, 8)
     with tape() as items:
         y = recurrence(rng, "v7", (40,), 32).result.reshape(40, 64)
         picked = ops.gather(
@@ -153,6 +157,7 @@ def check_one_pass(graph: Graph, context: Context, shared: bool) -> None:
 
 @pytest.mark.parametrize("cuts", [(17,), (33, 1, 70)], ids=str)
 def test_results_may_leave_the_pass(context: Context, rng: Numbers, cuts: tuple[int, ...]) -> None:
+    need_lanes(context.target, 8)
     count = sum(cuts)
     with tape() as items:
         y = recurrence(rng, "v7", cuts, 32).result
@@ -225,6 +230,7 @@ def test_beside_relays(gpu: Context, coherent: bool) -> None:
 
 
 def test_which_runs_are_shared(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_lanes(context.target, 8)
     monkeypatch.setattr(tuning, "GPU", replace(tuning.GPU, parts=((8, 32), (4, 64)), part_tokens=16))
     model = Model.load(synthetic("v7", 2, 128, head_size=32), "cpu")
     program = compile(model.graph, None, context.target)
@@ -260,6 +266,7 @@ def test_a_model_of_any_version(context: Context, version: str, size: int) -> No
 
 
 def test_values_in_its_pass_can_be_captured(context: Context) -> None:
+    need_lanes(context.target, 8)
     tensors = synthetic("v7", 2, 64, head_size=32)
     prompts = [list(range(1, 61)), [], list(range(9, 49))]
     names = ["*.att_x@PostAttTimeMix", "*.att_k@PostAttControl"]
