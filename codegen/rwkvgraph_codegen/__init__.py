@@ -22,7 +22,6 @@ from rwkvgraph_codegen.held import hold as hold
 from rwkvgraph_codegen.kernel import Phase as Phase
 from rwkvgraph_codegen.kernel import Sum as Sum
 from rwkvgraph_codegen.kernel import map_kernel as map_kernel
-from rwkvgraph_codegen.kernel import prelude as prelude
 from rwkvgraph_codegen.kernel import prepare as prepare
 from rwkvgraph_codegen.kernel import row_kernel as row_kernel
 from rwkvgraph_codegen.link import Leg as Leg
@@ -53,6 +52,7 @@ from rwkvgraph_codegen.source import Parts as Parts
 from rwkvgraph_codegen.source import Source as Source
 from rwkvgraph_codegen.source import assemble as assemble
 from rwkvgraph_codegen.source import fill as fill
+from rwkvgraph_codegen.source import prelude as prelude
 from rwkvgraph_codegen.statement import Call as Call
 from rwkvgraph_codegen.statement import Function as Function
 from rwkvgraph_codegen.statement import Load as Load

@@ -79,7 +79,9 @@ def _workgroup_text(buffer: str, head: Head, rule: HeadRule, inputs: Lanes) -> d
     lines["hand_out"] = _hand_out(head, rule, own, taken)
     sizes: dict[str, object] = {"size": head.size, "lanes": head.lanes, "shares": head.shares}
     sizes |= {"threads": head.threads, "each": head.each, "places": head.places}
-    texts = {"shared": _shared(head, rule, taken), "sum_shares": sum_shares(head)}
+    count, looks = f"{head.tokens} * {head.columns}", f"{head.tokens} * {head.places}"
+    shared = shared_text(rule, taken, "V", count, looks)
+    texts = {"shared": shared, "sum_shares": sum_shares(head)}
     texts["turn"] = "1u" if rule.look else "token % 2u"
     return {**_indented(lines, head.is_single), **sizes, **texts, **reductions_of(head)}
 
@@ -112,12 +114,14 @@ def taken_by(rule: HeadRule, inputs: Iterable[str]) -> list[str]:
     return [name for name in inputs if name in used]
 
 
-def _shared(head: Head, rule: HeadRule, taken: Sequence[str]) -> str:
-    """What else of the tokens goes round through workgroup memory."""
-    count = f"{head.tokens} * {head.columns}"
-    lines = [f"var<workgroup> columns_{name}: array<V, {count}>;" for name in taken]
+def shared_text(rule: HeadRule, taken: Sequence[str], kind: str, columns: str, looks: str) -> str:
+    """What else of the tokens goes round through workgroup memory.
+
+    kind: the type of columns. columns, looks: how many of each there is room for.
+    """
+    lines = [f"var<workgroup> columns_{name}: array<{kind}, {columns}>;" for name in taken]
     if rule.look:
-        lines.append(f"var<workgroup> looks: array<f32, {head.tokens} * {head.places}>;")
+        lines.append(f"var<workgroup> looks: array<f32, {looks}>;")
     return "\n".join(lines)
 
 
@@ -176,18 +180,34 @@ def filled(text: str, names: Mapping[str, str]) -> str:
 
 def _hand_out(head: Head, rule: HeadRule, names: Mapping[str, str], taken: Sequence[str]) -> list[str]:
     """Lines that put what a thread has prepared of its token where all threads can read it."""
-    lines = [f"let n{at} = {filled(number, names)};" for at, number in enumerate(rule.numbers)]
-    if rule.look:
-        lines.append(f"let look = {filled(rule.look, names)};")
     own = "token" if head.is_single else "share"
-    writes = []
-    for index in range(head.lanes):
-        part = f".{'xyzw'[index]}" if head.lanes == 4 else ""
-        row = f"{own} * {head.places}u + i2 * {head.lanes}u + {index}u"
-        writes.append(f"numbers[{row}] = vec4<f32>({', '.join(f'n{at}{part}' for at in range(4))});")
-        if rule.look:
-            writes.append(f"looks[{row}] = look{part};")
+    rows = [f"{own} * {head.places}u + i2 * {head.lanes}u + {index}u" for index in range(head.lanes)]
+    values, writes = hand_out(rule, names, rows)
     writes += [f"columns_{name}[{own} * {head.columns}u + i2] = {names[name]};" for name in taken]
     if head.is_single:
         writes = ["if is_mine {", *(f"    {line}" for line in writes), "}"]
-    return lines + writes
+    return values + writes
+
+
+def hand_out(
+    rule: HeadRule, names: Mapping[str, str], rows: Sequence[str], ends: bool = False
+) -> tuple[list[str], list[str]]:
+    """Lines that work out a token's numbers, and those that write them.
+
+    rows: the places of a lane's columns. ends: whether what lies behind the last token is to change nothing.
+    """
+    numbers, look = [filled(number, names) for number in rule.numbers], filled(rule.look, names)
+    if ends:
+        assert rule.idle is not None, "workgroups share heads of rules that have idle numbers alone"
+        pairs = zip(rule.idle, numbers, strict=True)
+        numbers = [f"select(V({idle}), {number}, is_mine)" for idle, number in pairs]
+        look = f"select(V(0.0), {look}, is_mine)"
+    values = [f"let n{at} = {number};" for at, number in enumerate(numbers)]
+    values += [f"let look = {look};"] if rule.look else []
+    writes = []
+    parts = [".x", ".y", ".z", ".w"] if len(rows) == 4 else [""]
+    for row, part in zip(rows, parts, strict=True):
+        writes.append(f"numbers[{row}] = vec4<f32>({', '.join(f'n{at}{part}' for at in range(4))});")
+        if rule.look:
+            writes.append(f"looks[{row}] = look{part};")
+    return values, writes

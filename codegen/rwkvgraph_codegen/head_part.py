@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rwkvgraph_codegen.head import HeadRule, Lanes, filled, rows_text, taken_by
+from rwkvgraph_codegen.head import HeadRule, Lanes, hand_out, rows_text, shared_text, taken_by
+from rwkvgraph_codegen.head_sums import near_reductions, sum_by_swaps
 
 PAIR = "vec2<f32>"
 """What a thread has of a row.
@@ -115,38 +116,27 @@ def part_text(buffer: str, part: HeadPart, rule: HeadRule, inputs: Lanes) -> dic
         lines["steps"] += _step_text(part, rule, own, taken, token)
     for token in range(part.tokens):
         lines["steps"].append(f"results[left + {token * part.pairs * (part.shares + 1)}u] = y{token};")
-    lines["hand_out"] = _hand_out(part, rule, own, taken)
+    values, writes = hand_out(rule, own, [f"to + {at * part.columns}u" for at in range(LANES)], ends=True)
+    lines["hand_out"] = [*values, *writes]
+    for name in taken:
+        lines["hand_out"] += [f"columns_{name}[to_columns] = {own[name]}.xy;"]
+        lines["hand_out"] += [f"columns_{name}[to_columns + 1u] = {own[name]}.zw;"]
     depth = {"load": 1, "store": 2, "steps": 4, "hand_out": 4}
     text = {name: ("\n" + "    " * depth[name]).join(items) for name, items in lines.items()}
-    text["shared"] = _shared(part, rule, taken)
+    columns, looks = 4 * part.tokens * part.columns, 2 * part.tokens * part.places
+    text["shared"] = shared_text(rule, taken, PAIR, str(columns), str(looks))
     text["sum"] = _tree([f"results[at + {index}u][i2 % 2u]" for index in range(part.shares)])
-    text["distances"] = "\n".join(
-        f"    sum += subgroupShuffleXor(sum, {1 << at}u);" for at in range(part.shares.bit_length() - 1)
-    )
+    text["sum_shares"] = sum_by_swaps(part.shares, PAIR)
     quads = part.pairs // 2
     text["lane"] = f"{buffer}[(first + at / {quads}u * place.z) / {LANES}u + at % {quads}u]"
-    return {**text, **_sizes(part), **near_sums(part.columns)}
+    return {**text, **_sizes(part), "reduce": near_reductions(part.columns)}
 
 
 def rest_text(part: HeadPart, handed: str) -> dict[str, object]:
     """The holes of the template that finishes tokens, whose results of the recurrence are in a buffer."""
     lane = ", ".join(f"{handed}[at + {index}u]" for index in range(LANES))
     sizes = {"size": part.size, "columns": part.columns, "tokens": REST, "threads": REST * part.columns}
-    return {**sizes, "lane": lane, **near_sums(part.columns)}
-
-
-def near_sums(columns: int) -> dict[str, str]:
-    """`reduce_head(thread, value, place)` and `reduce_head_max` of lanes in neighbouring threads."""
-    most = "max(max(value.x, value.y), max(value.z, value.w))"
-    folds = (("reduce_head", "dot(value, V(1.0))", "a + b"), ("reduce_head_max", most, "max(a, b)"))
-    texts = []
-    for name, folded, combine in folds:
-        lines = [f"    var a = {folded};", "    var b = a;"]
-        for at in range(columns.bit_length() - 1):
-            lines += [f"    b = subgroupShuffleXor(a, {1 << at}u);", f"    a = {combine};"]
-        head = f"fn {name}(thread: u32, value: V, place: u32) -> f32 {{"
-        texts.append("\n".join([head, *lines, "    return a;", "}"]))
-    return {"reduce": "\n".join(texts)}
+    return {**sizes, "lane": lane, "reduce": near_reductions(part.columns)}
 
 
 def _sizes(part: HeadPart) -> dict[str, object]:
@@ -173,15 +163,6 @@ def _sizes(part: HeadPart) -> dict[str, object]:
     }
 
 
-def _shared(part: HeadPart, rule: HeadRule, taken: Sequence[str]) -> str:
-    """What else goes from one lap to the next."""
-    columns = 2 * part.tokens * part.columns * 2
-    lines = [f"var<workgroup> columns_{name}: array<{PAIR}, {columns}>;" for name in taken]
-    if rule.look:
-        lines.append(f"var<workgroup> looks: array<f32, {2 * part.tokens * part.places}>;")
-    return "\n".join(lines)
-
-
 def _step_text(
     part: HeadPart, rule: HeadRule, own: Mapping[str, str], taken: Sequence[str], token: int
 ) -> list[str]:
@@ -192,28 +173,6 @@ def _step_text(
     step = [f"let column_{name} = columns_{name}{at};" for name in taken]
     step += [*lines["look"], f"var sum = {PAIR}(0.0);", *lines["update"], f"y{token} = sum;"]
     return [f"var y{token}: {PAIR};", "{", *(f"    {line}" for line in step), "}"]
-
-
-def _hand_out(part: HeadPart, rule: HeadRule, own: Mapping[str, str], taken: Sequence[str]) -> list[str]:
-    """Lines that put what a thread has prepared of its token where all threads can read it.
-
-    What lies behind the last token changes nothing.
-    """
-    lines = [
-        f"let n{at} = select(V({idle}), {filled(number, own)}, is_mine);"
-        for at, (idle, number) in enumerate(zip(rule.idle or (), rule.numbers, strict=True))
-    ]
-    if rule.look:
-        lines.append(f"let look = select(V(0.0), {filled(rule.look, own)}, is_mine);")
-    for index, lane in enumerate("xyzw"):
-        row = f"[to + {index * part.columns}u]"
-        lines.append(f"numbers{row} = vec4<f32>({', '.join(f'n{at}.{lane}' for at in range(4))});")
-        if rule.look:
-            lines.append(f"looks{row} = look.{lane};")
-    for name in taken:
-        lines += [f"columns_{name}[to_columns] = {own[name]}.xy;"]
-        lines += [f"columns_{name}[to_columns + 1u] = {own[name]}.zw;"]
-    return lines
 
 
 def _tree(terms: list[str]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rwkvgraph_codegen.kernel import of_subgroups, prelude
-from rwkvgraph_codegen.source import fill
+from rwkvgraph_codegen.kernel import of_subgroups
+from rwkvgraph_codegen.source import fill, prelude
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,7 @@ def sum_shares(head: Head) -> str:
     if head.shares == 1:
         lines = ["return value;"]
     elif head.swaps:
-        lines = ["var sum = value;"]
-        steps = (1, 2, 4, 8)[: head.shares.bit_length() - 1]
-        lines += [f"sum += subgroupShuffleXor(sum, {step}u);" for step in steps]
-        lines.append("return sum;")
+        return sum_by_swaps(head.shares, "V")
     else:
         shared = f"var<workgroup> exchanged: array<V, 2 * {head.threads}>;\n"
         parts = [f"exchanged[at + {index}u]" for index in range(head.shares)]
@@ -102,17 +99,45 @@ def sum_shares(head: Head) -> str:
     return f"{shared}fn sum_shares(thread: u32, value: V, turn: u32) -> V {{\n{body}\n}}"
 
 
+def sum_by_swaps(shares: int, kind: str) -> str:
+    """`sum_shares(thread, value, turn)`, of this type, over neighbours of a subgroup, a power of two."""
+    lines = ["    var sum = value;"]
+    lines += [f"    sum += subgroupShuffleXor(sum, {1 << at}u);" for at in range(shares.bit_length() - 1)]
+    head = f"fn sum_shares(thread: u32, value: {kind}, turn: u32) -> {kind} {{"
+    return "\n".join([head, *lines, "    return sum;", "}"])
+
+
+REDUCTIONS = (
+    ("reduce_head", "dot(value, V(1.0))", "a + b"),
+    ("reduce_head_max", "max(max(value.x, value.y), max(value.z, value.w))", "max(a, b)"),
+)
+"""The reductions over a head: name, a lane of four columns as one number, how two are combined."""
+
+
+def near_reductions(columns: int) -> str:
+    """`reduce_head(thread, value, place)` and `reduce_head_max` of so many neighbours, a power of two.
+
+    Each has a lane of the same token, and all of them are in one subgroup.
+    """
+    texts = []
+    for name, folded, combine in REDUCTIONS:
+        lines = [f"    var a = {folded};", "    var b = a;"]
+        for at in range(columns.bit_length() - 1):
+            lines += [f"    b = subgroupShuffleXor(a, {1 << at}u);", f"    a = {combine};"]
+        head = f"fn {name}(thread: u32, value: V, place: u32) -> f32 {{"
+        texts.append("\n".join([head, *lines, "    return a;", "}"]))
+    return "\n".join(texts)
+
+
 def reductions_of(head: Head) -> dict[str, str]:
     """`reduce_head(thread, value, place)` and `reduce_head_max`: over the columns of a thread's own token.
 
     place: which of a token's reductions it is. Also the entry point's inputs and first line that they need.
     """
     make = _with_subgroups if head.swaps else _without_subgroups
-    fold = ("dot(value, V(1.0))", "max(max(value.x, value.y), max(value.z, value.w))")
-    folded = fold if head.lanes == 4 else ("value", "value")
     pair = [
-        make("reduce_head", head, folded[0], "a + b"),
-        make("reduce_head_max", head, folded[1], "max(a, b)"),
+        make(name, head, folded if head.lanes == 4 else "value", combine)
+        for name, folded, combine in REDUCTIONS
     ]
     if not head.swaps:
         return {"reduce": "\n".join(pair), "inputs": "", "set_up": ""}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 
 from rwkvgraph_codegen.dialect import Dialect
 from rwkvgraph_codegen.held import Held, hold, replaced
-from rwkvgraph_codegen.source import LOWEST, Parts, Source, assemble, fill
+from rwkvgraph_codegen.source import LOWEST, Parts, Source, assemble, fill, prelude
 from rwkvgraph_codegen.statement import Load, Statement, block
 
 MAP_THREADS = 64
@@ -202,12 +200,6 @@ def _start(combine: str, is_one: bool) -> str:
 def _reducer(combine: str, is_one: bool) -> str:
     """The name of a function that reduces one value, or up to four."""
     return ("reduce_add" if combine == "+" else "reduce_max") + ("_one" if is_one else "")
-
-
-@cache
-def prelude(name: str) -> str:
-    """A shared piece of WGSL."""
-    return resources.files("rwkvgraph_codegen").joinpath("prelude", name).read_text("utf-8").strip("\n")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ time, which are longer code, or the columns of even and odd lanes apart, to spar
 
 from __future__ import annotations
 
-from rwkvgraph_codegen.kernel import prelude
 from rwkvgraph_codegen.matmul_shape import Shape, chain
-from rwkvgraph_codegen.source import fill
+from rwkvgraph_codegen.source import fill, prelude
 
 BLOCK = 8
 ASKED = 4

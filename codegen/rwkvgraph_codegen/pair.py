@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from rwkvgraph_codegen.binding import Binding
-from rwkvgraph_codegen.kernel import prelude
 from rwkvgraph_codegen.link import BUILTINS, Leg, arguments, entry, linked, renamed, shared_memory
-from rwkvgraph_codegen.source import Source, fill
+from rwkvgraph_codegen.source import Source, fill, prelude
 
 _SUBGROUP_INPUTS = """, @builtin(subgroup_size) subgroup: u32,
         @builtin(subgroup_invocation_id) lane: u32"""

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 from rwkvgraph_codegen.binding import Binding
 from rwkvgraph_codegen.held import replaced
-from rwkvgraph_codegen.kernel import prelude
 from rwkvgraph_codegen.link import (
     BUILTINS,
     COMMENT,
@@ -23,7 +22,7 @@ from rwkvgraph_codegen.link import (
     renamed,
     shared_memory,
 )
-from rwkvgraph_codegen.source import Source, fill
+from rwkvgraph_codegen.source import Source, fill, prelude
 
 TURNS = 1 << 20
 """Looks at the meeting's counter, each about 0.7 µs, before a workgroup gives up on the others."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from string import Template
 
 from rwkvgraph_codegen.binding import Binding
@@ -67,6 +69,12 @@ def assemble(label: str, parts: Parts, main: str, threads: int, dialect: Dialect
         main,
     ]
     return Source("\n".join(sections).rstrip() + "\n", parts.bindings, threads, label)
+
+
+@cache
+def prelude(name: str) -> str:
+    """A shared piece of WGSL."""
+    return resources.files("rwkvgraph_codegen").joinpath("prelude", name).read_text("utf-8").strip("\n")
 
 
 def fill(template: str, **holes: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rwkvgraph.op import TensorOp
+from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph.show import Line, fold_layers, number_ops, op_text
 from rwkvgraph.view import Dim
 
@@ -17,6 +18,11 @@ class Group:
     kind: str
     needs: frozenset[Dim] = frozenset()
     """The symbolic axes without which it does not run: it reads their last row."""
+
+    @property
+    def recurrence(self) -> Recurrence | None:
+        """The one that it has, if it has one."""
+        return next((op for op in self.ops if isinstance(op, Recurrence)), None)
 
     @property
     def layer(self) -> int | None:

@@ -80,8 +80,7 @@ def parts_of_head(op: Recurrence, domain: Domain, target: Target) -> list[tuple[
 
 def _fits_part(part: HeadPart, target: Target) -> bool:
     limits = target.limits
-    most = min(limits.max_workgroup_invocations, limits.max_workgroup_size_x)
-    return part.threads <= most and part.memory <= limits.max_workgroup_storage
+    return part.threads <= limits.most_threads and part.memory <= limits.max_workgroup_storage
 
 
 def check_head(op: Recurrence, head: Head, sums: int, target: Target) -> None:

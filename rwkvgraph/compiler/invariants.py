@@ -97,10 +97,10 @@ def check_plan(groups: Sequence[Group], plan: Plan) -> None:
         raise _broken("plan", f"{op!r} {'has no place' if op in last else 'stays, and has a place'}", op)
     for slot in plan.slots:
         _check_slot(slot, plan, home, last)
-    for index, group in enumerate(groups):
-        between = plan.between.get(group)
+    for group, between in plan.between.items():
+        index = groups.index(group)
         for op, place in plan.places.items():
-            if between is place.slot and home[op] <= index <= last[op]:
+            if place.slot is between and home[op] <= index <= last[op]:
                 raise _broken("plan", f"{group!r} writes over {op!r} in {between.name}", op)
 
 

@@ -126,7 +126,7 @@ def _lower_row(group: Group, plan: Plan, target: Target) -> Pass:
     if target.kind == "cpu" and not target.resident:
         return made
     if target.kind == "gpu":
-        most = min(target.limits.max_workgroup_invocations, target.limits.max_workgroup_size_x)
+        most = target.limits.most_threads
         threads = min(tuning.single_threads, 1 << (most.bit_length() - 1))  # reductions halve them
         ahead = [_held_row(made, plan, domain, target, threads)]
         if tuning.few_rows > 1 and domain.middle == 1:  # heads are many, and narrow

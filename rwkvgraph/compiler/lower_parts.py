@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rwkvgraph.compiler.domain import Domain
-from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.head_lanes import TokenLanes
 from rwkvgraph.compiler.heads import parts_of_head
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.program import Pass
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.variant import Amount, Grid
-from rwkvgraph.compiler.wkv_main import Main, buffer_name, fetched, indented, main_of, recurrence_of
+from rwkvgraph.compiler.wkv_main import Main, ask, assembled, buffer_name, fetched, indented, main_of
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph_codegen import (
@@ -22,9 +21,7 @@ from rwkvgraph_codegen import (
     HeadPart,
     HeadRule,
     Load,
-    Parts,
     Source,
-    assemble,
     fill,
     part_text,
     prelude,
@@ -53,11 +50,11 @@ def lower_parts(item: Pass, plan: Plan, domain: Domain, target: Target) -> Parte
     None where that cannot be: heads that cannot be divided, memory that is read and written, as the two
     kernels do that at different times, a buffer too many.
     """
-    group, op = item.group, recurrence_of(item.group)
-    slot, parts = plan.between.get(group), parts_of_head(op, domain, target)
-    if slot is None or not parts or len(item.buffers) >= target.limits.max_storage_buffers:
+    group, op, slot = item.group, item.group.recurrence, plan.between.get(item.group)
+    if slot is None or len(item.buffers) >= target.limits.max_storage_buffers:
         return None
-    assert isinstance(op.rule, HeadRule), "only those have a slot"
+    assert op is not None and isinstance(op.rule, HeadRule), "only those have a slot"
+    parts = parts_of_head(op, domain, target)
     writer = Writer(group, plan.places, domain, bound=item.buffers, between=slot)
     handed = writer.binding(slot).name
     mains = [_part(writer, op, op.rule, part, handed) for part, _ in parts]
@@ -67,23 +64,13 @@ def lower_parts(item: Pass, plan: Plan, domain: Domain, target: Target) -> Parte
         return None
     # Only now, when the table is whole: all of these kernels have the same.
     steps = [
-        (_assembled(writer, group, main, part.threads, target, apart=True), most)
+        (assembled(writer, group, main, part.threads, target, subgroups=True, apart=True), most)
         for main, (part, most) in zip(mains, parts, strict=True)
     ]
-    after = _assembled(writer, group, rest, REST * parts[0][0].columns, target)
+    after = assembled(writer, group, rest, REST * parts[0][0].columns, target, subgroups=True)
     along = Grid(Amount(domain.middle * PARTS), 1, Amount.of(op.starts.shape[0]))
     across = Grid(Amount(domain.middle), 1, Amount.of(domain.rows), REST)
     return Parted(writer, tuple(steps), along, after, across)
-
-
-def _assembled(
-    writer: Writer, group: Group, main: Main, threads: int, target: Target, apart: bool = False
-) -> Source:
-    """A kernel that calls subgroup functions. apart: where only the threads of a subgroup are together."""
-    header = target.dialect.subgroup_header + (target.dialect.apart if apart else "")
-    functions, places = tuple(writer.functions.values()), len(writer.table)
-    parts = Parts(writer.bindings(), functions, main.statements, places, writer.domain.lanes, True, header)
-    return assemble(group.label, parts, main.text, threads, target.dialect)
 
 
 def _part(writer: Writer, op: Recurrence, rule: HeadRule, part: HeadPart, handed: str) -> Main:
@@ -115,6 +102,5 @@ def _fetch_by_turns(writer: Writer, loads: Sequence[Load]) -> dict[str, object]:
     What is the same for all tokens is asked for once.
     """
     moving = [load for load in loads if writer.table[int(load.at)][1] != Amount()]
-    first = [f"var next_{load.name} = {load.value('opening')};" for load in loads]
-    then = [f"next_{load.name} = {load.value('following')};" for load in moving]
+    first, then = ask(loads, "opening", first=True), ask(moving, "following")
     return {"fetch": indented(1, first), "fetch_next": indented(4, then)}

@@ -12,17 +12,15 @@ from rwkvgraph.compiler.heads import check_head, head_for, single_head
 from rwkvgraph.compiler.plan import Plan
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.variant import Amount, Grid
-from rwkvgraph.compiler.wkv_main import Main, buffer_name, fetched, indented, main_of, recurrence_of
+from rwkvgraph.compiler.wkv_main import Main, ask, assembled, buffer_name, fetched, indented, main_of
 from rwkvgraph.compiler.writer import Writer
 from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph_codegen import (
     Head,
     HeadRule,
     Load,
-    Parts,
     ScanRule,
     Source,
-    assemble,
     head_text,
     hold,
     scan_text,
@@ -45,7 +43,8 @@ def lower_wkv(
     most_threads: of a workgroup, for runs of a single token. is_each: for runs of one in each slot.
     """
     writer = Writer(group, plan.places, domain, is_single=bool(most_threads))
-    op = recurrence_of(group)
+    op = group.recurrence
+    assert op is not None, "of kind wkv"
     slots = Amount.of(op.starts.shape[0])
     if isinstance(op.rule, ScanRule):
         threads, subgroups = min(SCAN_THREADS, target.lanes or SCAN_THREADS), False
@@ -60,14 +59,12 @@ def lower_wkv(
         threads, subgroups = head.threads, head.is_subgroup or head.swaps
         main = _heads(writer, op, op.rule, head, target, "group.z" if is_each else "0u")
         grid = Grid(Amount(domain.middle), 1, slots)
-    functions, statements = tuple(writer.functions.values()), tuple(main.statements)
-    parts = Parts(writer.bindings(), functions, statements, len(writer.table), domain.lanes, subgroups)
-    return writer, assemble(group.label, parts, main.text, threads, target.dialect), grid
+    return writer, assembled(writer, group, main, threads, target, subgroups), grid
 
 
 def has_heads(group: Group) -> bool:
     """Whether the recurrence of a group has a matrix a head."""
-    return isinstance(recurrence_of(group).rule, HeadRule)
+    return group.recurrence is not None and isinstance(group.recurrence.rule, HeadRule)
 
 
 def _heads(
@@ -113,13 +110,11 @@ def _scan(writer: Writer, op: Recurrence, rule: ScanRule, threads: int) -> Main:
 
 def _fetch_first(loads: Sequence[Load]) -> list[str]:
     """The lines that ask for the values of a share's first token."""
-    lines = [f"var next_{load.name} = {load.value('opening')};" for load in loads]
+    lines = ask(loads, "opening", first=True)
     return ["let opening = min(start + share, end - 1u);", *lines] if loads else []
 
 
 def _fetch_next(loads: Sequence[Load], shares: int) -> list[str]:
     """The lines that ask for the values of a share's next token; at the end for the last one's again."""
-    return [
-        f"let following = min(i0 + {shares}u, end - 1u);",
-        *(f"next_{load.name} = {load.value('following')};" for load in loads),
-    ] if loads else []  # fmt: skip
+    lines = ask(loads, "following")
+    return [f"let following = min(i0 + {shares}u, end - 1u);", *lines] if loads else []

@@ -12,7 +12,6 @@ from rwkvgraph.compiler.fuse import Group
 from rwkvgraph.compiler.heads import parts_of_head
 from rwkvgraph.compiler.target import Target
 from rwkvgraph.op import Tensor, TensorOp
-from rwkvgraph.ops.recurrence import Recurrence
 from rwkvgraph.show import number_ops
 from rwkvgraph.view import Size, Sizes, resolve, row_width, split_rows
 
@@ -159,22 +158,18 @@ def plan(
     workgroups may share; each has a slot for its results.
     """
     pool = _Pool(alike)
-    between: dict[Group, Slot | None] = dict.fromkeys(parted)
-    places = _places(groups, pool, by_layer, by_pair, between)
-    return Plan(tuple(pool.slots), places, {group: slot for group, slot in between.items() if slot})
+    places, between = _places(groups, pool, by_layer, by_pair, parted)
+    return Plan(tuple(pool.slots), places, between)
 
 
 def _places(
-    groups: Sequence[Group],
-    pool: _Pool,
-    by_layer: bool,
-    by_pair: bool,
-    between: dict[Group, Slot | None],
-) -> dict[TensorOp, Place]:
-    """The place of every result. between: the groups that want a slot of their own, which they get."""
+    groups: Sequence[Group], pool: _Pool, by_layer: bool, by_pair: bool, parted: Sequence[Group]
+) -> tuple[dict[TensorOp, Place], dict[Group, Slot]]:
+    """The place of every result, and the slots of these groups' own."""
     ends, walked = _last_uses(groups), _walked(groups)
     ending: dict[int, list[Slot]] = defaultdict(list)
     places: dict[TensorOp, Place] = {}
+    between: dict[Group, Slot] = {}
     waiting: list[Slot] = []
     turn = -1
     for index, group in enumerate(groups):
@@ -184,16 +179,16 @@ def _places(
             places |= _side_by_side(slot, ops)
             slot.residents += ops
             ending[max(ends[op] for op in ops)].append(slot)
-        if group in between:
-            own = between[group] = _own(group, pool, turn)
-            ending[index].append(own)
+        if group in parted:
+            between[group] = _own(group, pool, turn)
+            ending[index].append(between[group])
         waiting += ending.pop(index - 1 if by_pair else index, ())
         if by_layer and index + 1 < len(groups) and groups[index + 1].layer == group.layer:
             continue
         for slot in waiting:
             pool.give_back(slot)
         waiting.clear()
-    return places
+    return places, between
 
 
 def _side_by_side(slot: Slot, ops: Sequence[TensorOp]) -> dict[TensorOp, Place]:
@@ -204,13 +199,14 @@ def _side_by_side(slot: Slot, ops: Sequence[TensorOp]) -> dict[TensorOp, Place]:
 
 def _own(group: Group, pool: _Pool, turn: int) -> Slot:
     """A slot for the results of a group's recurrence."""
-    (op,) = (op for op in group.ops if isinstance(op, Recurrence))
+    op = group.recurrence
+    assert op is not None, "only recurrences have heads"
     return pool.take(split_rows(op.shape)[0], row_width(op.shape), (turn, len(group.ops)))
 
 
 def _is_parted(group: Group, target: Target) -> bool:
     """Whether workgroups may share the heads of a group's recurrence."""
-    op = next((op for op in group.ops if isinstance(op, Recurrence)), None)
+    op = group.recurrence
     domain = find_domain(group.ops) if op is not None else None
     return op is not None and domain is not None and bool(parts_of_head(op, domain, target))
 

@@ -269,7 +269,7 @@ def _table(steps: Sequence[Step], legs: Sequence[Leg], touched: Sequence[Row]) -
     words: list[Row] = []
     own: list[Row] = []
     for at, (step, leg, start) in enumerate(zip(steps, legs, starts_of(legs), strict=False)):
-        count, _, _ = step.variant.grid.at(ONE, ENDLESS)
+        count = step.variant.grid.count(ONE)
         kind = bool(leg.source.engine), start + 1, step.is_beside, _is_followed(steps, at)
         soon = at + kind[3]
         shares = steps[soon].variant.grid.items.constant if legs[soon].source.engine else 0

@@ -35,6 +35,11 @@ class Limits:
         """Bytes of the largest buffer that one binding reaches."""
         return min(self.max_storage_binding, self.max_buffer)
 
+    @property
+    def most_threads(self) -> int:
+        """Threads of the largest workgroup along one dimension."""
+        return min(self.max_workgroup_invocations, self.max_workgroup_size_x)
+
     @classmethod
     def webgpu_default(cls) -> Self:
         """The limits that every WebGPU device has: WebGPU specification, table in section 3.6.2."""

@@ -111,8 +111,8 @@ def is_usable(shape: Shape, target: Target) -> bool:
 
 def fits(shape: Shape, limits: Limits, units: Units = "native") -> bool:
     """Whether a device can run the kernel of a shape."""
-    most = min(limits.max_workgroup_invocations, limits.max_workgroup_size_x)
-    return shape.threads <= most and workgroup_bytes(shape, units) <= limits.max_workgroup_storage
+    has_room = workgroup_bytes(shape, units) <= limits.max_workgroup_storage
+    return shape.threads <= limits.most_threads and has_room
 
 
 def kernel_of(shape: Shape) -> Shape:

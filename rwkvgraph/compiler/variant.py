@@ -75,14 +75,19 @@ class Grid:
 
     def at(self, sizes: Sizes, limit: int) -> tuple[int, int, int]:
         """(x, y, z) for a run, each within `limit`: the deep one is, as runners cap rows by it."""
-        count = -(-self.items.at(sizes) // self.per_group)
+        count, deep = self._counts(sizes)
         turns = max(1, -(-count // limit))
-        items, deep = (-(-count // turns), turns), -(-self.deep.at(sizes) // self.per_deep)
+        items = -(-count // turns), turns
         return (deep, *items) if self.deep_first else (*items, deep)
 
     def count(self, sizes: Sizes) -> int:
         """How many workgroups do something."""
-        return -(-self.items.at(sizes) // self.per_group) * -(-self.deep.at(sizes) // self.per_deep)
+        count, deep = self._counts(sizes)
+        return count * deep
+
+    def _counts(self, sizes: Sizes) -> tuple[int, int]:
+        """Workgroups for the items, and how often those."""
+        return -(-self.items.at(sizes) // self.per_group), -(-self.deep.at(sizes) // self.per_deep)
 
 
 Row = tuple[Amount, Amount, Amount, Amount]

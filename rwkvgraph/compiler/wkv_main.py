@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rwkvgraph.compiler.fuse import Group
+from rwkvgraph.compiler.target import Target
 from rwkvgraph.compiler.variant import Amount
 from rwkvgraph.compiler.writer import HERE, Writer, place_in
 from rwkvgraph.op import Buffer, Tensor
 from rwkvgraph.ops.recurrence import Recurrence
-from rwkvgraph_codegen import Load, Statement, fill, prelude
+from rwkvgraph_codegen import Load, Parts, Source, Statement, assemble, fill, prelude
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,27 @@ def buffer_name(writer: Writer, tensor: Tensor) -> str:
     return writer.binding(tensor.source).name
 
 
-def recurrence_of(group: Group) -> Recurrence:
-    """The one recurrence of a group."""
-    (op,) = (op for op in group.ops if isinstance(op, Recurrence))
-    return op
+def assembled(
+    writer: Writer,
+    group: Group,
+    main: Main,
+    threads: int,
+    target: Target,
+    subgroups: bool,
+    apart: bool = False,
+) -> Source:
+    """The kernel around an entry point.
+
+    subgroups: whether it calls subgroup functions; apart: where only the threads of one are together.
+    """
+    header = target.dialect.subgroup_header + target.dialect.apart if apart else ""
+    functions, places = tuple(writer.functions.values()), len(writer.table)
+    parts = Parts(
+        writer.bindings(), functions, main.statements, places, writer.domain.lanes, subgroups, header
+    )
+    return assemble(group.label, parts, main.text, threads, target.dialect)
+
+
+def ask(loads: Sequence[Load], row: str, first: bool = False) -> list[str]:
+    """The lines that ask for what loads give in another row. first: whether nothing was asked for before."""
+    return [f"{'var ' if first else ''}next_{load.name} = {load.value(row)};" for load in loads]

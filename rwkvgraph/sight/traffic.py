@@ -72,10 +72,9 @@ def _count_between(
     writes: dict[Buffer | Slot, int],
 ) -> None:
     """Add what one of two kernels leaves for the other, where both run."""
-    slot = plan.between.get(step.group)
-    if slot is None or not step.item.runs(sizes) or step.item.variant(sizes).after is None:
+    slot, op = plan.between.get(step.group), step.group.recurrence
+    if slot is None or op is None or not step.item.runs(sizes) or step.item.variant(sizes).after is None:
         return
-    (op,) = (op for op in step.group.ops if op.kind == "wkv")
     count = prod(resolve(size, sizes) for size in op.shape) * ELEMENT
     reads[slot], writes[slot] = {slot: count}, count
 

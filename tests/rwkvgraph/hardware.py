@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from rwkvgraph.compiler import TINT, Target
+from rwkvgraph.compiler import TINT, Program, Target
 from rwkvgraph.gpu import Context
 from rwkvgraph.gpu.probe import COHERENT
+from rwkvgraph.gpu.runner import Runner
+from rwkvgraph.model import Model
+from rwkvgraph.view import B, E, N, O, Sizes, T
 from rwkvgraph_codegen import Units
 
 
@@ -44,3 +47,23 @@ def relay_context(coherent: bool, **changes: Any) -> Context:
         pytest.skip(f"{context.info.name} has no @coherent")
     context.target = with_relays(context.target, coherent, **changes)
     return context
+
+
+def sizes_of(tokens: int, slots: int) -> Sizes:
+    """The sizes of a run of so many tokens in so many slots, with the logits of one."""
+    return {T: tokens, O: 1, N: slots, B: slots, E: 1}
+
+
+def program_of(model: Model) -> Program:
+    """What a model on a device was compiled to."""
+    runner = model.program()
+    assert isinstance(runner, Runner)
+    return runner.program
+
+
+def is_shared(program: Program, tokens: int, slots: int) -> bool:
+    """Whether the heads of a run are; of all layers, or of none."""
+    recurrences = [item for item in program.passes if item.group.kind == "wkv"]
+    shared = {item.variant(sizes_of(tokens, slots)).after is not None for item in recurrences}
+    assert len(shared) == 1
+    return shared.pop()

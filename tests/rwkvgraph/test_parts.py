@@ -13,21 +13,19 @@ import numpy as np
 import pytest
 
 from rwkvgraph import ops
-from rwkvgraph.compiler import Program, compile, tuning
+from rwkvgraph.compiler import compile, tuning
 from rwkvgraph.gpu import Context
-from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.graph import Graph
 from rwkvgraph.model import Model
-from rwkvgraph.op import Array, Buffer, Home, Tensor, tape
+from rwkvgraph.op import Array, Buffer, Home, tape
 from rwkvgraph.ops.recurrence import Recurrence
-from rwkvgraph.ops.wkv6 import Wkv6
 from rwkvgraph.ops.wkv7 import Wkv7
 from rwkvgraph.testing import check_graph, holding
-from rwkvgraph.view import B, E, N, O, Sizes, T
 from rwkvgraph_codegen import HeadPart
-from tests.rwkvgraph.hardware import hardware, need_lanes, relay_context
+from tests.rwkvgraph.hardware import hardware, is_shared, need_lanes, program_of, relay_context, sizes_of
 from tests.rwkvgraph.models.synthetic import synthetic
 from tests.rwkvgraph.models.yardstick import cut_at, expect, feed
+from tests.rwkvgraph.recurrences import constant_heads, recurrence
 
 pytestmark = pytest.mark.gpu
 
@@ -54,46 +52,11 @@ def sharing(shares: int) -> tuning.Tuning:
     return replace(tuning.GPU, parts=((shares, 1 << 20),))
 
 
-def sizes_of(tokens: int, slots: int) -> Sizes:
-    return {T: tokens, O: 1, N: slots, B: slots, E: 1}
-
-
-def is_shared(program: Program, tokens: int, slots: int) -> bool:
-    """Whether the heads of a run are; of all layers, or of none."""
-    recurrences = [item for item in program.passes if item.group.kind == "wkv"]
-    shared = {item.variant(sizes_of(tokens, slots)).after is not None for item in recurrences}
-    assert len(shared) == 1
-    return shared.pop()
-
-
-def program_of(model: Model) -> Program:
-    runner = model.program()
-    assert isinstance(runner, Runner)
-    return runner.program
-
-
-def operands(rng: Numbers, cuts: tuple[int, ...], size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """starts and cursors of slots in random order with so many tokens each, and six operands of two heads."""
-    words = np.zeros((sum(cuts), 4), np.uint32)
-    starts = np.cumsum([0, *cuts[:-1]]).astype(np.uint32)
-    for slot, start, count in zip(rng.permutation(4), starts, cuts, strict=False):
-        words[start : start + count, :3] = slot, start, count
-    shape = (sum(cuts), 2, size)
-    kk = rng.normal(size=shape)
-    kk /= np.linalg.norm(kk, axis=-1, keepdims=True)
-    r, k, v = rng.normal(size=(3, *shape))
-    six = [r, rng.uniform(0.5, 1, shape), k, v, kk, rng.uniform(0, 1, shape)]
-    return holding(starts), holding(words), holding(np.stack(six))
-
-
-def recurrence(rng: Numbers, version: str, cuts: tuple[int, ...], size: int) -> Recurrence:
-    starts, cursors, x = operands(rng, cuts, size)
-    state = holding(rng.normal(size=(4, size, 2 * size)))
+def heads_of(rng: Numbers, version: str, cuts: tuple[int, ...], size: int) -> Recurrence:
+    """The recurrence of a version, of two heads."""
     if version == "v7":
-        return Wkv7(starts, cursors, x[0], x[1], x[2], x[3], x[4], x[5], state)
-    u = holding(rng.normal(size=(2, size)))
-    w = x[1] if version == "v6" else holding(rng.uniform(0.5, 1, (2, size)))
-    return Wkv6(starts, cursors, x[0], w, x[2], x[3], u, state)
+        return recurrence(rng, size, 2, cuts)
+    return constant_heads(rng, size, version == "v5", cuts)
 
 
 @pytest.mark.parametrize("cuts", [(16,), (17,), (33, 1, 70)], ids=str)
@@ -114,7 +77,7 @@ def test_a_head_that_workgroups_share(
     need_lanes(context.target, size // 4)
     monkeypatch.setattr(tuning, "GPU", sharing(shares))
     with tape() as items:
-        y = recurrence(rng, version, cuts, size).result
+        y = heads_of(rng, version, cuts, size).result
         weight, bias = holding(rng.normal(size=size)), holding(rng.normal(size=size))
         ops.blit(ops.layer_norm(y, weight, bias), holding(np.zeros((sum(cuts), 2, size))))
     graph = Graph(tuple(items))
@@ -128,7 +91,7 @@ def test_a_head_that_workgroups_share(
 def test_what_reads_other_rows_may_be_shared(context: Context, rng: Numbers) -> None:
     need_lanes(context.target, 8)
     with tape() as items:
-        y = recurrence(rng, "v7", (40,), 32).result.reshape(40, 64)
+        y = heads_of(rng, "v7", (40,), 32).result.reshape(40, 64)
         picked = ops.gather(
             holding(rng.normal(size=(5, 64))), holding(rng.integers(0, 5, 40).astype(np.uint32))
         )
@@ -139,7 +102,7 @@ def test_what_reads_other_rows_may_be_shared(context: Context, rng: Numbers) -> 
 def test_what_reads_memory_that_it_writes_has_whole_heads(context: Context, rng: Numbers) -> None:
     home = Home("states", 2)
     with tape() as items:
-        made = recurrence(rng, "v7", (40,), 32)
+        made = heads_of(rng, "v7", (40,), 32)
         kept = holding(rng.normal(size=(40, 2, 32)))
         for tensor in (made.state, kept):
             assert isinstance(tensor.source, Buffer)
@@ -160,7 +123,7 @@ def test_results_may_leave_the_pass(context: Context, rng: Numbers, cuts: tuple[
     need_lanes(context.target, 8)
     count = sum(cuts)
     with tape() as items:
-        y = recurrence(rng, "v7", cuts, 32).result
+        y = heads_of(rng, "v7", cuts, 32).result
         weight, bias = holding(rng.normal(size=(2, 32))), holding(rng.normal(size=(2, 32)))
         ops.blit(ops.layer_norm(y, weight[0], bias[0]), holding(np.zeros((count, 2, 32))))
         normed = ops.layer_norm(y.reshape(count, 64), weight.reshape(64), bias.reshape(64))  # of both heads
@@ -187,7 +150,7 @@ def test_a_rule_without_idle_numbers_has_whole_heads(
 ) -> None:
     monkeypatch.setattr(Wkv7, "rule", replace(Wkv7.rule, idle=None))
     with tape() as items:
-        ops.blit(recurrence(rng, "v7", (40,), 32).result, holding(np.zeros((40, 2, 32))))
+        ops.blit(heads_of(rng, "v7", (40,), 32).result, holding(np.zeros((40, 2, 32))))
     check_one_pass(Graph(tuple(items)), context, False)
 
 
@@ -198,7 +161,7 @@ def test_its_workgroup_memory_is_known(
 ) -> None:
     monkeypatch.setattr(tuning, "GPU", sharing(shares))
     with tape() as items:
-        ops.blit(recurrence(rng, version, (16,), size).result, holding(np.zeros((16, 2, size))))
+        ops.blit(heads_of(rng, version, (16,), size).result, holding(np.zeros((16, 2, size))))
     room = {"max_workgroup_storage": 1 << 20, "max_workgroup_invocations": 1024, "max_workgroup_size_x": 1024}
     target = replace(context.target, lanes=64, limits=replace(context.target.limits, **room))
     (item,) = compile(Graph(tuple(items)), None, target).passes

@@ -12,11 +12,7 @@ var<workgroup> numbers: array<vec4<f32>, 2 * $numbers>;
 $shared
 var<workgroup> results: array<$pair, $all_room>;
 $reduce
-fn sum_shares(thread: u32, value: $pair, turn: u32) -> $pair {
-    var sum = value;
-$distances
-    return sum;
-}
+$sum_shares
 
 @compute @workgroup_size($threads)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {

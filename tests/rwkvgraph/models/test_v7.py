@@ -8,15 +8,13 @@ import pytest
 
 from rwkvgraph import ops
 from rwkvgraph.gpu import Context
-from rwkvgraph.gpu.runner import Runner
 from rwkvgraph.hook import Frame
 from rwkvgraph.hooks import Hooks
 from rwkvgraph.model import Model
 from rwkvgraph.models.sites import V7
 from rwkvgraph.op import Buffer, DType
-from rwkvgraph.view import B, E, N, O, T
 from tests.rwkvgraph.conftest import ASSETS, Device
-from tests.rwkvgraph.hardware import hardware, need_lanes
+from tests.rwkvgraph.hardware import hardware, is_shared, need_lanes, program_of
 from tests.rwkvgraph.models.oracle_v7 import Array, Oracle, float32_noise
 from tests.rwkvgraph.models.synthetic import synthetic_v7
 from tests.rwkvgraph.models.yardstick import Expected, cut_at, expect, feed, within
@@ -183,11 +181,7 @@ def test_where_workgroups_share_a_head_too(
     context = Context.create()
     context.target = hardware(context.target, lanes=gpu.target.lanes)
     model = Model.load(tiny_tensors, context)
-    runner = model.program()
-    assert isinstance(runner, Runner)
-    sizes = {T: 64 * slots, O: 1, N: slots, B: slots, E: 1}
-    recurrences = [item for item in runner.program.passes if item.group.kind == "wkv"]
-    assert all(item.variant(sizes).after is not None for item in recurrences)
+    assert is_shared(program_of(model), 64 * slots, slots)
     check_cut(model, story, story_expected, 300, slots)
     context.destroy()
 
